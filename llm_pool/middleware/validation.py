@@ -1,0 +1,24 @@
+"""Request ring: a request that no provider could take is refused here, with the field to mend."""
+
+from llm_pool.call import Call, RequestHandler
+from llm_pool.text import find_fault
+from llm_pool.types import CompletionRequest, CompletionResponse
+from shared.errors import InputError
+
+
+async def refuse_unusable(call: Call, proceed: RequestHandler) -> CompletionResponse:
+    check_request(call.request)
+    return await proceed(call)
+
+
+def check_request(request: CompletionRequest) -> None:
+    """
+    Raises:
+        InputError: naming the field, what is wrong with it, and what to do.
+    """
+    if not request.messages:
+        raise InputError("messages", "there is none", "send at least one message")
+    for index, message in enumerate(request.messages):
+        fault = find_fault(message.content)
+        if fault is not None:
+            raise InputError(f"messages.{index}.content", fault, "remove it")

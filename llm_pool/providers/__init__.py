@@ -1,0 +1,1 @@
+"""One file for each dialect that models are spoken to in."""

@@ -1,0 +1,1 @@
+"""Decides what is run and what becomes of it."""

@@ -1,0 +1,1 @@
+"""The orchestrator over HTTP, one file per dialect."""

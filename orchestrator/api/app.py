@@ -1,0 +1,50 @@
+"""The API process: which dialects it serves, how it opens and closes, and what an error looks like."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from orchestrator.api import health, jobs
+from orchestrator.wiring import build_front_door, open_database
+from shared.errors import InputError, NotFoundError
+from shared.settings import Settings
+
+
+async def open_api(settings: Settings) -> FastAPI:
+    """The application, on a database that answers; it closes what it opened.
+
+    Raises:
+        ConfigurationError: in one sentence, before anything listens.
+    """
+    settings.require_broker_url()
+    database = await open_database(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await database.aclose()
+
+    app = FastAPI(title="llmyard", lifespan=lifespan)
+    app.state.database = database
+    app.state.front_door = build_front_door(settings, database)
+    app.include_router(jobs.router)
+    app.include_router(health.router)
+    app.add_exception_handler(InputError, _answer_input_error)
+    app.add_exception_handler(RequestValidationError, _answer_bad_parameter)
+    return app
+
+
+async def _answer_input_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InputError), "registered for InputError only"
+    status = 404 if isinstance(error, NotFoundError) else 422
+    return JSONResponse({"error": error.as_dict()}, status_code=status)
+
+
+async def _answer_bad_parameter(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError), "registered for RequestValidationError only"
+    first = error.errors()[0]
+    problem = InputError(str(first["loc"][-1]), "cannot be used", str(first["msg"]).lower())
+    return await _answer_input_error(request, problem)

@@ -1,0 +1,106 @@
+"""`llmyard submit` and `llmyard result`: hand a message in, and ask for its answer."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from orchestrator.api.jobs import parse_job_id
+from orchestrator.front_door import FrontDoor
+from orchestrator.jobs.lifecycle import JobState
+from orchestrator.jobs.store import JobRecord
+from orchestrator.messages import DEFAULT_TENANT, Channel, parse_message
+from orchestrator.results import build_view
+from orchestrator.wiring import build_front_door, open_database
+from shared.settings import load_settings
+from shared.telemetry import configure_logging
+
+Tenant = Annotated[str, typer.Option(help="Whose message it is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole job as JSON.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Longest wait in seconds.")]
+
+
+def submit(
+    content: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
+    timeout: Timeout = 120.0,
+    tenant: Tenant = DEFAULT_TENANT,
+    agent: Annotated[str | None, typer.Option(help="Who shall answer; the tenant's default agent if unset.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model group; the agent's own if unset.")] = None,
+    message_id: Annotated[str | None, typer.Option("--id", help="Your own id: sent twice, it is one job.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a message; prints the job's id, or with --wait its answer."""
+    message = parse_message(
+        {
+            "id": message_id or str(uuid4()),
+            "tenant_id": tenant,
+            "agent_id": agent,
+            "model": model,
+            "channel": Channel.API.value,
+            "sender": "cli",
+            "content": sys.stdin.read() if content == "-" else content,
+            "timestamp": datetime.now(UTC).isoformat(),
+        }
+    )
+
+    async def run(door: FrontDoor) -> JobRecord:
+        job = await door.submit(message)
+        return await door.wait(job.job_id, timeout) if wait else job
+
+    job = asyncio.run(_with_front_door(run))
+    if wait or as_json:
+        _show(job, as_json=as_json)
+    else:
+        typer.echo(job.job_id)
+
+
+def result(
+    job_id: Annotated[str, typer.Argument(help="The id that `submit` printed.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's answer, or where the job stands."""
+
+    async def run(door: FrontDoor) -> JobRecord:
+        return await door.wait(parse_job_id(job_id), wait)
+
+    _show(asyncio.run(_with_front_door(run)), as_json=as_json)
+
+
+async def _with_front_door(use: Callable[[FrontDoor], Awaitable[JobRecord]]) -> JobRecord:
+    settings = load_settings()
+    settings.require_broker_url()
+    configure_logging(settings)
+    database = await open_database(settings)
+    try:
+        return await use(build_front_door(settings, database))
+    finally:
+        await database.aclose()
+
+
+def _show(job: JobRecord, *, as_json: bool) -> None:
+    """The answer on standard output, everything about it on standard error; exit 1 while there is no answer."""
+    view = build_view(job)
+    if as_json:
+        typer.echo(json.dumps(view, ensure_ascii=False, indent=2))
+    elif job.state is JobState.SUCCEEDED:
+        typer.echo(view["content"])
+        typer.echo(f"{job.job_id} · {view['provider']} · {view['model']}", err=True)
+    else:
+        typer.echo(f"{job.job_id} is {job.state.value}{_explain(view)}", err=True)
+    if job.state is not JobState.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _explain(view: dict[str, Any]) -> str:
+    if error := view.get("error"):
+        return f": {error['message']}"
+    if view["state"] == JobState.PARKED.value:
+        return f" as failed request {view['failed_request_id']}; it is answered when a provider is back"
+    return ""

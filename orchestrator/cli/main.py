@@ -1,0 +1,37 @@
+"""Puts the commands together, and turns every error of ours into one line instead of a traceback."""
+
+import sys
+
+import typer
+
+from orchestrator.cli import agents, jobs, migrate, processes, up
+from shared.errors import ConfigurationError, InputError, LLMYardError
+
+app = typer.Typer(
+    help="A durable job queue for LLM work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up.up)
+app.command("migrate")(migrate.migrate)
+app.command("submit")(jobs.submit)
+app.command("result")(jobs.result)
+app.add_typer(agents.app, name="agents")
+app.command("worker")(processes.worker)
+app.command("beat")(processes.beat)
+app.command("api")(processes.api)
+app.command("pool")(processes.pool)
+app.command("flower")(processes.flower)
+
+
+def main() -> None:
+    try:
+        app()
+    except LLMYardError as error:
+        print(f"llmyard: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigurationError | InputError) else 1)
+
+
+if __name__ == "__main__":
+    main()

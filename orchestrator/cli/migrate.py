@@ -1,0 +1,27 @@
+"""`llmyard migrate`: bring the database to this version's tables."""
+
+import asyncio
+
+import typer
+
+from orchestrator.agents.catalog import ensure_default_tenant
+from orchestrator.wiring import connect_database
+from shared import migrations
+from shared.settings import Settings, load_settings
+
+
+def migrate() -> None:
+    """Make or update the tables, the two working roles and the default tenant. Needs the owner's DATABASE_URL."""
+    settings = load_settings()
+    migrations.upgrade(settings.require_database_url())
+    asyncio.run(_seed(settings))
+    typer.echo("The database is up to date.")
+
+
+async def _seed(settings: Settings) -> None:
+    database = connect_database(settings)
+    try:
+        await database.verify_roles()
+        await ensure_default_tenant(database)
+    finally:
+        await database.aclose()

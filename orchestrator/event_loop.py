@@ -1,0 +1,78 @@
+"""One event loop a worker process, on a thread of its own, for as long as the process lives.
+
+Celery's tasks are plain functions. Each runs its coroutine to the end here, as `asyncio.run` would, but on a loop that
+stays, so that HTTP and database connections survive from job to job: a fresh loop a job was measured twelve times
+slower.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+AnswerT = TypeVar("AnswerT")
+
+
+class LoopThread:
+    """An event loop running on a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+        """Run to the end and return or raise what it does; if the waiting thread is interrupted, cancel it first."""
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                _cancel_and_wait(future)
+            raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, AnswerT]) -> Future[AnswerT]:
+        """Start it and return at once."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call_soon(self, callback: Any) -> None:
+        """Call a plain function on the loop's thread."""
+        self._loop.call_soon_threadsafe(callback)
+
+
+def _cancel_and_wait(future: Future[Any]) -> None:
+    """A coroutine left behind would finish inside a later job."""
+    future.cancel()
+    try:
+        future.exception(timeout=5)
+    except (CancelledError, TimeoutError):
+        return
+
+
+_lock = threading.Lock()
+_current: LoopThread | None = None
+
+
+def current() -> LoopThread:
+    """This process's loop, started at first use: never before a fork."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = LoopThread()
+        return _current
+
+
+def run(coroutine: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+    """Run a coroutine to its end on this process's loop, from any other thread."""
+    return current().run(coroutine)
+
+
+def _forget_after_fork() -> None:
+    """A thread does not survive a fork; the child starts its own loop."""
+    global _current, _lock
+    _lock, _current = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

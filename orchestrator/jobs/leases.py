@@ -1,0 +1,57 @@
+"""Keeps the leases of this worker process alive: one statement a beat, whatever the number of runs."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.jobs import sweeps
+from orchestrator.jobs.store import Claim
+from shared.database import Database
+
+log = structlog.get_logger()
+
+BEATS_PER_LEASE: Final = 3
+"""Two beats may be lost before a run is taken for dead."""
+
+
+class LeaseKeeper:
+    """Knows the runs in hand and renews their leases until they are let go."""
+
+    def __init__(self, database: Database, *, lease_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self._database = database
+        self._held: set[tuple[UUID, int]] = set()
+
+    @contextmanager
+    def hold(self, claim: Claim) -> Iterator[None]:
+        """Renew this claim's lease while the block runs."""
+        key = (claim.job_id, claim.run)
+        self._held.add(key)
+        try:
+            yield
+        finally:
+            self._held.discard(key)
+
+    async def keep(self) -> None:
+        """Beat until cancelled; a database that is away for a beat costs that beat only."""
+        while True:
+            await asyncio.sleep(self.lease_seconds / BEATS_PER_LEASE)
+            if self._held:
+                await self._beat()
+
+    async def _beat(self) -> None:
+        runs = frozenset(self._held)
+        try:
+            async with self._database.as_system() as connection:
+                kept = await sweeps.renew_leases(connection, runs, lease_seconds=self.lease_seconds)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("heartbeat_missed", error=str(error), runs=len(runs))
+            return
+        for job_id, run in runs & self._held:
+            if job_id not in kept:
+                log.warning("lease_lost", job_id=str(job_id), run=run)

@@ -1,0 +1,160 @@
+"""The message on the queue: what a producer sends, checked before anything is stored.
+
+Producers are foreign programs, so everything is doubted: text that Postgres cannot hold (NUL, lone surrogates,
+NaN) is refused here with the field's name, long before it could fail inside a transaction.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+from shared.errors import InputError
+
+MESSAGE_VERSION: Final = 1
+DEFAULT_TENANT: Final = "default"
+MAX_CONTENT_CHARACTERS: Final = 1_000_000
+MAX_MESSAGE_CHARACTERS: Final = 4_000_000
+MAX_DEPTH: Final = 32
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Channel(StrEnum):
+    """Where the message came from."""
+
+    SLACK = "slack"
+    WHATSAPP = "whatsapp"
+    MATTERMOST = "mattermost"
+    API = "api"
+
+
+class Turn(BaseModel):
+    """One earlier turn of the conversation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class MessageContext(BaseModel):
+    """What else the producer knows; only `history` is read, the rest is kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    history: tuple[Turn, ...] = ()
+
+
+def _with_time_zone(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Message(BaseModel):
+    """One question to an agent. Unknown fields are tolerated and kept, so that producers may be newer than workers."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    version: Annotated[int, Field(ge=1, le=MESSAGE_VERSION)] = MESSAGE_VERSION
+    """Format of the message; a worker refuses one from its future."""
+    id: Name
+    """The sender's own id. The same tenant and id twice is one job and one answer."""
+    tenant_id: Name = DEFAULT_TENANT
+    agent_id: Name | None = None
+    """Who shall answer; None is the tenant's default agent."""
+    model: Name | None = None
+    """A model group for this message; None is the agent's own preference."""
+    channel: Channel
+    channel_metadata: dict[str, Any] = Field(default_factory=dict)
+    sender: Name
+    content: Annotated[str, StringConstraints(min_length=1, max_length=MAX_CONTENT_CHARACTERS)]
+    timestamp: Annotated[datetime, AfterValidator(_with_time_zone)]
+    """When it was sent; without a zone it is taken as UTC."""
+    thread_id: Name | None = None
+    reply_to: Name | None = None
+    context: MessageContext = MessageContext()
+
+
+def parse_message(raw: object) -> Message:
+    """Check what a producer sent.
+
+    Raises:
+        InputError: naming the first field that cannot be used.
+    """
+    if not isinstance(raw, Mapping):
+        raise InputError("message", f"is a {type(raw).__name__}", "send one JSON object with id, channel, content …")
+    _refuse_unstorable(raw)
+    try:
+        return Message.model_validate({key: value for key, value in raw.items() if not _is_absent(key, value)})
+    except ValidationError as error:
+        raise _as_input_error(error.errors(include_url=False, include_input=False)[0]) from None
+
+
+def _is_absent(key: str, value: object) -> bool:
+    """A null `tenant_id` or `context` is the same as none."""
+    return value is None and key in {"version", "tenant_id", "channel_metadata", "context"}
+
+
+def _refuse_unstorable(raw: Mapping[str, Any]) -> None:
+    total = 0
+    for field, value in _walk(raw):
+        if isinstance(value, str):
+            total += len(value)
+            if problem := _text_problem(value):
+                raise InputError(field, *problem)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(field, f"is {value}", "send a finite number")
+    if total > MAX_MESSAGE_CHARACTERS:
+        raise InputError("message", f"holds {total:,} characters", f"send at most {MAX_MESSAGE_CHARACTERS:,}")
+
+
+def _text_problem(text: str) -> tuple[str, str] | None:
+    if "\x00" in text:
+        return "holds a NUL character", "remove \\u0000"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair", "send valid Unicode"
+    return None
+
+
+def _walk(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key and every leaf, each with the field it belongs to; without recursion, as depth is the sender's."""
+    todo: list[tuple[str, Any, int]] = [(str(key), value, 1) for key, value in raw.items()]
+    yield from (("message", key) for key in raw)
+    while todo:
+        field, value, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            raise InputError(field.partition(".")[0], f"is nested deeper than {MAX_DEPTH} levels", "send it flatter")
+        if isinstance(value, Mapping):
+            yield from ((field, key) for key in value)
+            todo.extend((f"{field}.{key}", inner, depth + 1) for key, inner in value.items())
+        elif isinstance(value, list | tuple):
+            todo.extend((f"{field}.{index}", inner, depth + 1) for index, inner in enumerate(value))
+        else:
+            yield field, value
+
+
+def _as_input_error(details: ErrorDetails) -> InputError:
+    field = ".".join(str(part) for part in details["loc"]) or "message"
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            return InputError(field, "is missing", "add it")
+        case "enum" | "literal_error":
+            return InputError(field, "is not known", f"use one of {context['expected']}")
+        case "string_too_long":
+            return InputError(field, "is too long", f"send at most {context['max_length']:,} characters")
+        case "string_too_short":
+            return InputError(field, "is empty", "send some text")
+        case "less_than_equal":
+            return InputError(field, "is newer than this worker knows", f"send {context['le']}, or upgrade the workers")
+    return InputError(field, "cannot be used", _plain(details["msg"]))
+
+
+def _plain(pydantic_message: str) -> str:
+    return pydantic_message[:1].lower() + pydantic_message[1:]

@@ -1,0 +1,148 @@
+"""Connections to Postgres, each under a role that row-level security binds.
+
+Whatever login the URL names, work is done as `llmyard_app` (sees one tenant, the one named for the transaction) or
+as `llmyard_system` (sees the narrow tables of all tenants, reads no payload). Role and tenant are set for the
+transaction only, which also holds behind a pooler in transaction mode.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shared.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+APP_ROLE: Final = "llmyard_app"
+SYSTEM_ROLE: Final = "llmyard_system"
+
+_ENTER = text("select set_config('role', :role, true), set_config('llmyard.tenant_id', :tenant_id, true)")
+
+_UNSAFE_ROLE = text(
+    """
+    select rolsuper as is_superuser, rolbypassrls as bypasses,
+           exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                   where n.nspname = current_schema() and c.relkind = 'r'
+                     and pg_has_role(current_user, c.relowner, 'usage')) as owns
+    from pg_roles where rolname = current_user
+    """
+)
+
+AnswerT = TypeVar("AnswerT")
+
+
+def plain_dsn(url: str) -> str:
+    """A URL as libpq and asyncpg read it: SQLAlchemy's `+driver` is taken out.
+
+    Raises:
+        ConfigurationError: not a Postgres URL.
+    """
+    if not re.match(r"^postgres(ql)?(\+\w+)?://", url):
+        scheme = url.partition(":")[0]
+        raise ConfigurationError(f"DATABASE_URL begins with {scheme!r}: set it to a postgresql:// URL.")
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+
+
+def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """asyncpg reads the URL itself, so that socket directories, sslmode and several hosts all work."""
+    connect: Callable[[], Awaitable[Any]] = partial(asyncpg.connect, plain_dsn(url), timeout=10)
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, pool_size=pool_size, max_overflow=0, pool_pre_ping=False
+    )
+
+
+class Database:
+    """Transactions under the two working roles."""
+
+    def __init__(self, app_engine: AsyncEngine, system_engine: AsyncEngine) -> None:
+        self._app_engine = app_engine
+        self._system_engine = system_engine
+
+    @asynccontextmanager
+    async def as_tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees and writes the rows of one tenant; committed at the end of the block."""
+        async with self._app_engine.begin() as connection:
+            await connection.execute(_ENTER, {"role": APP_ROLE, "tenant_id": tenant_id})
+            yield connection
+
+    @asynccontextmanager
+    async def as_system(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction over all tenants' narrow tables, without their payload; committed at the end of the block."""
+        async with self._system_engine.begin() as connection:
+            await connection.execute(_ENTER, {"role": SYSTEM_ROLE, "tenant_id": ""})
+            yield connection
+
+    async def verify_roles(self) -> None:
+        """Refuse to work under a role that row-level security does not bind.
+
+        Raises:
+            ConfigurationError: the role is missing, is superuser, bypasses row-level security, or owns tables;
+                or the database cannot be reached.
+        """
+        await _verify_role(APP_ROLE, self.as_tenant(""))
+        await _verify_role(SYSTEM_ROLE, self.as_system())
+
+    async def aclose(self) -> None:
+        await self._app_engine.dispose()
+        await self._system_engine.dispose()
+
+
+async def _verify_role(role: str, transaction: Any) -> None:
+    try:
+        async with transaction as connection:
+            found = (await connection.execute(_UNSAFE_ROLE)).mappings().one()
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        raise ConfigurationError(
+            f"The database cannot be worked with as role {role} ({_first_line(error)}): run `llmyard migrate` with "
+            "the owner's DATABASE_URL, and grant the role to this login."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"The database cannot be reached ({_first_line(error)}): start it, or set DATABASE_URL to one that runs."
+        ) from error
+    faults = [fault for fault, holds in found.items() if holds]
+    if faults:
+        raise ConfigurationError(
+            f"Role {role} is not bound by row-level security ({', '.join(faults)}): "
+            f"take that from it, for example with `alter role {role} nosuperuser nobypassrls`."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    lines = str(getattr(error, "orig", None) or cause).splitlines() or [type(error).__name__]
+    return re.sub(r"^<class '[^']*'>: ", "", lines[0])
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """The database could not be asked at all; asking again is harmless and may succeed."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or is_unreachable(error.orig or error.__cause__ or Exception())
+    unreachable = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+    return isinstance(error, unreachable) or isinstance(error.__cause__, unreachable)
+
+
+async def patiently(operation: Callable[[], Awaitable[AnswerT]], *, longest_wait_seconds: float = 5.0) -> AnswerT:
+    """Repeat a transaction until the database answers. Only for transactions that may be repeated.
+
+    Waiting here is the back pressure of an outage: a worker that cannot record takes nothing new.
+    """
+    wait_seconds = 0.1
+    while True:
+        try:
+            return await operation()
+        except (DBAPIError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            if not is_unreachable(error):
+                raise
+            log.warning("database_unreachable", error=_first_line(error), wait_seconds=wait_seconds)
+        await asyncio.sleep(wait_seconds)
+        wait_seconds = min(wait_seconds * 2, longest_wait_seconds)

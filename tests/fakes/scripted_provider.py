@@ -1,0 +1,85 @@
+"""Providers that do what a test tells them, one step for each attempt, and remember what they were asked."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llm_pool.catalog import Catalog, Deployment, ModelGroup
+from llm_pool.providers.base import ProviderFactory
+from llm_pool.providers.http import Connections
+from llm_pool.types import ChatMessage, CompletionRequest, ProviderAnswer
+from shared.attempts import Usage
+from tests.fakes.moving_clock import MovingClock
+
+Step = str | BaseException
+"""A text to answer with, or what to raise."""
+
+
+@dataclass
+class Script:
+    """What one deployment does: its steps in turn, the last one for ever."""
+
+    steps: list[Step] = field(default_factory=lambda: ["fine"])
+    takes_seconds: float = 0.0
+    """By the moving clock, where the test has one."""
+    hangs: bool = False
+    """Never answers, until cancelled."""
+    asked: list[CompletionRequest] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
+
+
+class ScriptedProvider:
+    """Follows its script."""
+
+    def __init__(self, script: Script, clock: MovingClock | None) -> None:
+        self._script = script
+        self._clock = clock
+
+    async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
+        script = self._script
+        script.asked.append(request)
+        script.timeouts.append(timeout_seconds)
+        script.started.set()
+        if script.hangs:
+            await self._hang()
+        if self._clock is not None:
+            self._clock.seconds += script.takes_seconds
+        step = script.steps[min(len(script.asked), len(script.steps)) - 1]
+        if isinstance(step, BaseException):
+            raise step
+        return ProviderAnswer(step, "scripted-1", "stop", Usage(3, 2))
+
+    async def aclose(self) -> None:
+        self._script.closed = True
+
+    async def _hang(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self._script.cancelled.set()
+            raise
+
+
+def build_registry(scripts: Mapping[str, Script], clock: MovingClock | None = None) -> Mapping[str, ProviderFactory]:
+    """One provider kind, `scripted`, that finds its script by the deployment's name."""
+
+    def create(deployment: Deployment, connections: Connections) -> ScriptedProvider:
+        return ScriptedProvider(scripts[deployment.name], clock)
+
+    return {"scripted": create}
+
+
+def deploy(name: str, **fields: object) -> Deployment:
+    return Deployment(name=name, provider="scripted", model=f"{name}-model", **fields)
+
+
+def build_catalog(*groups: ModelGroup) -> Catalog:
+    return Catalog({group.name: group for group in groups})
+
+
+def ask(model: str = "fast", *contents: str, timeout_seconds: float | None = None) -> CompletionRequest:
+    messages = tuple(ChatMessage("user", content) for content in contents or ("hello",))
+    return CompletionRequest(model, messages, tenant_id="acme", timeout_seconds=timeout_seconds)
