@@ -91,7 +91,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def refuse_shape(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return JSONResponse({"error": describe_fault(first["loc"], first["msg"]).as_dict()}, status_code=422)
+        place = () if first["type"] == "json_invalid" else first["loc"]  # else the place is an offset in the text
+        return JSONResponse({"error": describe_fault(place, first["msg"]).as_dict()}, status_code=422)
 
     @app.exception_handler(HTTPException)
     async def refuse_http(_: Request, error: HTTPException) -> JSONResponse:

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
 
+from llm_pool.text import find_fault, make_storable
 from llm_pool.types import ChatMessage, CompletionRequest, CompletionResponse, Role
 from shared.attempts import Attempt
 from shared.errors import (
@@ -34,6 +36,16 @@ STATUS_BY_ERROR: Mapping[type[LLMError], int] = {
 
 _ERROR_BY_NAME = {error.__name__: error for error in STATUS_BY_ERROR}
 _STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+def _refuse_unstorable(text: str) -> str:
+    fault = find_fault(text)
+    if fault is not None:
+        raise PydanticCustomError("unstorable_text", "{fault}", {"fault": fault})
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_refuse_unstorable)]
 _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _RESPONSE = TypeAdapter(CompletionResponse)
 
@@ -44,7 +56,7 @@ class MessageBody(BaseModel):
     model_config = _STRICT
 
     role: Role
-    content: str
+    content: _Text
 
 
 class CompleteBody(BaseModel):
@@ -52,9 +64,9 @@ class CompleteBody(BaseModel):
 
     model_config = _STRICT
 
-    model: str
+    model: _Text
     messages: tuple[MessageBody, ...]
-    tenant_id: str | None = None
+    tenant_id: _Text | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -137,4 +149,4 @@ def read_error(status: int, document: object, retry_after_seconds: float | None)
 def describe_fault(location: Sequence[int | str], problem: str) -> InputError:
     """For a body that does not have the shape of `CompleteBody`."""
     field = ".".join(str(part) for part in location if part != "body") or "body"
-    return InputError(field, problem, "send {model, messages: [{role, content}], tenant_id}")
+    return InputError(make_storable(field), problem, "send {model, messages: [{role, content}], tenant_id}")

@@ -104,6 +104,8 @@ def _refuse_unstorable(raw: Mapping[str, Any]) -> None:
     for field, value in _walk(raw):
         if isinstance(value, str):
             total += len(value)
+            if len(value) > MAX_CONTENT_CHARACTERS:
+                raise InputError(field, f"holds {len(value):,} characters", f"send at most {MAX_CONTENT_CHARACTERS:,}")
             if problem := _text_problem(value):
                 raise InputError(field, *problem)
         elif isinstance(value, float) and not math.isfinite(value):

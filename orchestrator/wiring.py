@@ -1,5 +1,6 @@
 """The only place where parts are put together: settings in, working objects out."""
 
+import asyncio
 import os
 import socket
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ class WorkerParts:
     pool: CompletionPool
     leases: LeaseKeeper
     runner: Runner
+    heartbeat: asyncio.Task[None]
 
     async def aclose(self) -> None:
+        self.heartbeat.cancel()
         await self.pool.aclose()
         await self.database.aclose()
 
@@ -42,7 +45,7 @@ async def open_worker(settings: Settings) -> WorkerParts:
     pool = await open_pool(settings)
     leases = LeaseKeeper(database, lease_seconds=settings.llmyard_lease_seconds)
     runner = Runner(database, pool, leases, Recorder(database), worker=build_worker_name())
-    return WorkerParts(settings, database, pool, leases, runner)
+    return WorkerParts(settings, database, pool, leases, runner, heartbeat=asyncio.create_task(leases.keep()))
 
 
 async def open_pool(settings: Settings) -> CompletionPool:

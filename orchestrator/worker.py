@@ -4,8 +4,10 @@ Celery tells of each moment by a signal. An exception raised in one is only logg
 ends the process by `SystemExit`, with its one sentence.
 """
 
+import asyncio
+import logging
 import threading
-from concurrent.futures import Future
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,10 +15,12 @@ import structlog
 from celery import signals
 from celery.worker.consumer import Consumer
 
-from orchestrator import event_loop
+from orchestrator import event_loop, garbled
+from orchestrator.dispatch import tell_failure
 from orchestrator.failed_requests import store as failed_requests
 from orchestrator.wiring import WorkerParts, open_worker
-from shared.errors import ConfigurationError, InputError
+from shared.database import patiently
+from shared.errors import ConfigurationError, InputError, MessageRejectedError
 from shared.settings import load_settings
 from shared.telemetry import configure_logging
 
@@ -30,12 +34,7 @@ def parts() -> WorkerParts:
     Raises:
         ConfigurationError: what is missing or wrong, in one sentence.
     """
-    opened = event_loop.run(open_worker(load_settings()))
-    _background.append(event_loop.current().submit(opened.leases.keep()))
-    return opened
-
-
-_background: list[Future[None]] = []
+    return event_loop.run(open_worker(load_settings()))
 
 
 @signals.worker_init.connect
@@ -43,14 +42,23 @@ def open_at_start(**_: Any) -> None:
     """Refuse to start rather than fail at the first job."""
     try:
         configure_logging(load_settings())
+        garbled.install()
         parts()
     except ConfigurationError as error:
         raise SystemExit(f"llmyard: {error}") from error
 
 
 @signals.setup_logging.connect
-def keep_celery_quiet(**_: Any) -> None:
-    """Celery would send our own events through its handlers a second time."""
+def keep_our_logging(**_: Any) -> None:
+    """Celery sets up logging of its own unless somebody listens here."""
+    # At its usual level Celery writes every result into the log; answers belong to those who asked.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+
+
+@signals.worker_ready.connect
+def say_ready(**_: Any) -> None:
+    """From here on messages are taken."""
+    log.info("worker_ready")
 
 
 @signals.worker_shutting_down.connect
@@ -71,38 +79,61 @@ def _hand_back() -> None:
 def close_at_end(**_: Any) -> None:
     """Nothing is in hand any more: stop the heartbeat, close the connections."""
     if parts.cache_info().currsize:
-        for future in _background:
-            future.cancel()
         event_loop.run(parts().aclose())
 
 
-class EvidenceConsumer(Consumer):  # type: ignore[misc]
-    """Keeps what cannot even be read as a task, instead of only logging it."""
+class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no types
+    """Keeps what cannot even be read as a task instead of only logging it; nothing a producer sends ends the worker."""
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's own handler raises what it did not expect of a message, which ends the worker."""
+        handle = super().create_task_handler(*arguments, **options)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                log.warning("message_unreadable", error=repr(error))
+                _keep_unreadable(message, "is not a task call", "send [args, kwargs, embed], as Celery does")
+                message.reject_log_error(log, self.connection_errors)
+
+        return on_task_received
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message.headers.get("id"), message.body, "is not JSON", "send JSON as Celery does")
+        _keep_unreadable(message, "is not JSON", "send JSON, as Celery does")
         super().on_decode_error(message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message.headers.get("id"), body, "is no task", "send it with Celery's send_task")
+        _keep_unreadable(message, "is not a task call", "send JSON with Celery's send_task")
         super().on_invalid_task(body, message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        _keep_unreadable(None, body, "is in no format of Celery's", "send it with Celery's send_task")
+        _keep_unreadable(message, "names no task", "send it with Celery's send_task")
         super().on_unknown_message(body, message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message.headers.get("id"), body, f"names task {exc}", "send it as handle_message")
+        _keep_unreadable(message, f"names task {exc}, which is not known", "send it as handle_message")
         super().on_unknown_task(body, message, exc)
 
 
-def _keep_unreadable(task_id: object, body: object, problem: str, remedy: str) -> None:
-    error = InputError("message", problem, remedy)
-    event_loop.run(keep_evidence(None if task_id is None else str(task_id), error, body))
+def _keep_unreadable(message: Any, problem: str, remedy: str) -> None:
+    """Not waited for: this is the thread that reads from the broker."""
+    task_id = message.headers.get("id")
+    event_loop.current().submit(_reject(task_id and str(task_id), InputError("message", problem, remedy), message.body))
+
+
+async def _reject(task_id: str | None, error: InputError, evidence: object) -> None:
+    await keep_evidence(task_id, error, evidence)
+    if task_id:
+        await asyncio.to_thread(tell_failure, [task_id], MessageRejectedError(str(error)))
 
 
 async def keep_evidence(task_id: str | None, error: InputError, evidence: object) -> None:
-    """Store a message that could not become a job."""
-    async with parts().database.as_system() as connection:
-        await failed_requests.keep_rejected(connection, task_id=task_id, error=error, evidence=evidence)
+    """Store a message that could not become a job, as soon as the database takes it."""
+
+    async def keep() -> None:
+        async with parts().database.as_system() as connection:
+            await failed_requests.keep_rejected(connection, task_id=task_id, error=error, evidence=evidence)
+
+    await patiently(keep)
     log.warning("message_rejected", task_id=task_id, error=str(error))

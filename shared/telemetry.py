@@ -19,6 +19,10 @@ def configure_logging(settings: Settings) -> None:
     """
     if settings.llmyard_log_format not in FORMATS:
         raise ConfigurationError(f"LLMYARD_LOG_FORMAT is {settings.llmyard_log_format!r}: set it to console or json.")
+    # Libraries speak through the standard module; what they say goes to the same place.
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s"
+    )
     as_json = settings.llmyard_log_format == "json"
     renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(

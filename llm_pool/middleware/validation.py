@@ -18,7 +18,9 @@ def check_request(request: CompletionRequest) -> None:
     """
     if not request.messages:
         raise InputError("messages", "there is none", "send at least one message")
-    for index, message in enumerate(request.messages):
-        fault = find_fault(message.content)
+    texts = {"tenant_id": request.tenant_id or ""}
+    texts |= {f"messages.{index}.content": message.content for index, message in enumerate(request.messages)}
+    for field, text in texts.items():
+        fault = find_fault(text)
         if fault is not None:
-            raise InputError(f"messages.{index}.content", fault, "remove it")
+            raise InputError(field, fault, "remove it")

@@ -80,7 +80,7 @@ class OllamaProvider:
                 follow_redirects=False,
                 verify=self._connections.ssl_context,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-                event_hooks={"request": [] if key else [_drop_key], "response": [_raise_for_status]},
+                event_hooks={"request": [] if key else [_drop_key], "response": [_refuse_unusable]},
             )
         return self._client
 
@@ -127,8 +127,10 @@ async def _drop_key(request: httpx.Request) -> None:
     request.headers.pop("Authorization", None)
 
 
-async def _raise_for_status(response: httpx.Response) -> None:
-    """Here, and not from the client's own error, which has lost the headers."""
+async def _refuse_unusable(response: httpx.Response) -> None:
+    """Here, as the client's own error has lost the headers, and as it falls over JSON that is no object."""
+    body = await response.aread()
     if response.status_code != 200:
-        await response.aread()
         raise map_error(response.status_code, response.text, response.headers, datetime.now(UTC))
+    if not body.lstrip().startswith(b"{"):
+        raise LLMBrokenAnswerError("the answer is no chat response")

@@ -50,11 +50,15 @@ class Router:
                     yield AttemptCall(call, deployment, group)
 
     async def _measure(self, attempt: AttemptCall) -> ProviderAnswer:
+        """A cancelled call is not measured: how soon its caller lost interest says nothing about the deployment."""
         started = self._clock.monotonic()
         try:
-            return await self._ask(attempt)
-        finally:
+            answer = await self._ask(attempt)
+        except LLMError:
             self._health.record(attempt.deployment.name, self._clock.monotonic() - started)
+            raise
+        self._health.record(attempt.deployment.name, self._clock.monotonic() - started)
+        return answer
 
     def _respond(self, attempt: AttemptCall, answer: ProviderAnswer) -> CompletionResponse:
         return CompletionResponse(

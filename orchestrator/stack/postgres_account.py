@@ -43,8 +43,11 @@ def let_account_reach(account: str | None, data_directory: Path, binaries: Path,
     if account is None:
         return
     try:
-        for place in (data_directory.resolve(), binaries.resolve()):
-            _let_pass(account, place, say)
+        for directory in (data_directory.resolve(), binaries.resolve()):
+            _let_pass(directory)
+            for parent in directory.parents:
+                if _let_pass(parent):
+                    say(f"Postgres runs as the user {account!r}: others may now pass through {parent} (chmod o+x).")
         if not _can_run(account, binaries / "postgres"):
             _let_read(binaries.parents[1])
     except OSError as error:
@@ -54,12 +57,13 @@ def let_account_reach(account: str | None, data_directory: Path, binaries: Path,
         ) from error
 
 
-def _let_pass(account: str, directory: Path, say: Callable[[str], None]) -> None:
-    for place in (directory, *directory.parents):
-        mode = place.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            say(f"Postgres runs as the user {account!r}: letting others pass through {place} (chmod o+x).")
-            place.chmod(mode | stat.S_IXOTH)
+def _let_pass(directory: Path) -> bool:
+    """Whether that needed a change."""
+    mode = directory.stat().st_mode
+    if mode & stat.S_IXOTH:
+        return False
+    directory.chmod(mode | stat.S_IXOTH)
+    return True
 
 
 def _can_run(account: str, program: Path) -> bool:

@@ -1,6 +1,7 @@
-"""Our own programs as children: worker, beat, API and Flower, on the loopback, in the order they start."""
+"""Our own programs as children: worker, beat, API and Flower, on the loopback."""
 
 import http.client
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from orchestrator.stack.programs import (
     build_worker_command,
 )
 
-_WORKER_SAYS_READY = " ready."
-_BEAT_SAYS_READY = "beat: Starting"
+# Our own event, once the worker takes from the broker; asking it over the broker would be slower.
+_WORKER_SAYS_READY = "worker_ready"
+# From the banner, which Celery prints however its logging is set.
+_BEAT_SAYS_READY = " is starting."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class ServicePlan:
     @property
     def worker_hostname(self) -> str:
         """Two stacks of one machine may share a broker; their API ports tell them apart."""
-        return f"llmyard-{self.api_port}@%h"
+        return f"llmyard-{self.api_port}@{socket.gethostname()}"
 
     def migration(self) -> ChildSpec:
         return self._build("migrate", build_migrate_command())

@@ -94,8 +94,7 @@ class Stack:
         urls = self._start_servers()
         plan = self._plan_services(urls)
         self._supervisor.run_to_end(plan.migration())
-        for spec in plan.services():
-            self._supervisor.start(spec)
+        self._supervisor.start_together(*plan.services())
         self._write_running_file(urls, plan)
 
     def _start_servers(self) -> StackUrls:

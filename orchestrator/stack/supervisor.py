@@ -56,11 +56,16 @@ class Supervisor:
             StackError: it died or did not become ready in time.
             StopRequestedError: the end was asked for meanwhile.
         """
-        child = self._spawn(spec)
-        while not child.is_ready():
-            self._check_progress(child)
-            time.sleep(_POLL_SECONDS)
-        return child
+        return self.start_together(spec)[0]
+
+    def start_together(self, *specs: ChildSpec) -> tuple[Child, ...]:
+        """Start children that do not need each other, then wait until all are ready; raises as `start` does."""
+        children = tuple(self._spawn(spec) for spec in specs)
+        for child in children:
+            while not child.is_ready():
+                self._check_progress(child)
+                time.sleep(_POLL_SECONDS)
+        return children
 
     def run_to_end(self, spec: ChildSpec) -> None:
         """Run a child that is a step rather than a service; it must exit with 0."""

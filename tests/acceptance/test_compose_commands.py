@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -68,8 +69,8 @@ def test_compose_answers_a_job(compose: ComposeByHand) -> None:
 
     api = f"http://127.0.0.1:{compose.ports['api']}"
     status, text = ask(f"{api}/v1/jobs", {"content": "Is anybody there?"})
-    assert status in {200, 201, 202}, text
-    status, text = ask(f"{api}/v1/jobs/{json.loads(text)['id']}?wait=30")
+    assert status == 202, text
+    status, text = ask(f"{api}/v1/jobs/{json.loads(text)['job_id']}?wait=30")
     assert (status, json.loads(text)["state"]) == (200, "succeeded")
     assert "Is anybody there?" in text
 
@@ -79,4 +80,5 @@ def test_compose_answers_a_job(compose: ComposeByHand) -> None:
     assert status == 200
     assert "llmyard@" in text
 
-    assert compose.stop_all() == dict.fromkeys(STAYING, 0)
+    # uvicorn shuts down in order and then ends by the signal it was sent.
+    assert set(compose.stop_all().values()) <= {0, -signal.SIGTERM}

@@ -89,6 +89,14 @@ def test_a_child_that_dies_later_ends_the_watch_and_nothing_of_it_remains(superv
     assert find_running(everything) == []
 
 
+def test_descendants_that_left_the_group_end_too(supervisor: Supervisor) -> None:
+    child = supervisor.start(build_spec("parent", STARTS_ANOTHER.replace("600)'))", "600)'), start_new_session=True)")))
+    descendants = psutil.Process(child.pid).children()
+    assert os.getpgid(descendants[0].pid) != child.pid
+    supervisor.stop()
+    assert find_running(descendants) == []
+
+
 def test_who_ignores_the_signal_is_killed_after_its_grace(supervisor: Supervisor) -> None:
     child = supervisor.start(build_spec("deaf", IGNORES_TERM, stop_grace_seconds=0.2))
     supervisor.stop()

@@ -5,13 +5,14 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from llm_pool.call import compose
+from llm_pool.call import AttemptCall, Call, compose
 from llm_pool.catalog import ModelGroup
 from llm_pool.middleware.ledger import Ledger
 from llm_pool.middleware.retry import Backoff, Retry
 from llm_pool.middleware.tracing import Tracing
 from llm_pool.middleware.validation import refuse_unusable
 from llm_pool.pool import Pool
+from llm_pool.types import ProviderAnswer
 from shared.attempts import Usage
 from shared.errors import (
     ConfigurationError,
@@ -130,6 +131,20 @@ async def test_a_cancelled_try_is_written_down_too() -> None:
     assert script.cancelled.is_set()
     assert [(log["event"], log["error_type"], log["attempts"]) for log in logs] == [
         ("request_failed", "CancelledError", 1)
+    ]
+
+
+async def test_a_cancelled_try_says_so() -> None:
+    clock = MovingClock()
+    call = Call(ask(), entered_at=clock.monotonic(), deadline=clock.monotonic() + 9)
+
+    async def cancelled(_: AttemptCall) -> ProviderAnswer:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await Ledger(clock)(AttemptCall(call, deploy("a"), ModelGroup("fast", ())), cancelled)
+    assert [(attempt.error_type, attempt.error_message) for attempt in call.attempts] == [
+        ("CancelledError", "the caller cancelled it")
     ]
 
 

@@ -1,5 +1,7 @@
 """Who is asked, in which order, and what becomes of a request that nobody answers."""
 
+import asyncio
+
 import pytest
 
 from llm_pool.catalog import ModelGroup
@@ -65,6 +67,19 @@ async def test_a_deployment_that_fails_counts_with_the_time_it_cost() -> None:
     pool = build_pool(MovingClock(), scripts, ModelGroup("fast", (A, B)))
     assert names(await pool.complete(ask())) == ["a", "a", "a", "b"]
     assert names(await pool.complete(ask())) == ["b"]
+
+
+async def test_a_call_that_was_cancelled_says_nothing_about_the_deployment() -> None:
+    clock = MovingClock()
+    scripts = {"a": Script(hangs=True), "b": Script(takes_seconds=1)}
+    pool = build_pool(clock, scripts, ModelGroup("fast", (B, A)))
+    await pool.complete(ask())
+    task = asyncio.create_task(pool.complete(ask()))
+    await scripts["a"].started.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    scripts["a"].hangs = False
+    assert (await pool.complete(ask())).deployment == "a"
 
 
 async def test_a_fallback_follows_the_last_failed_try_at_once() -> None:
