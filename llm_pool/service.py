@@ -31,7 +31,8 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 async def open_service(settings: Settings, lookup: Lookup = find_secret) -> FastAPI:
-    """
+    """The app for these settings, with whatever pool they give.
+
     Raises:
         ConfigurationError: in one sentence, before anything listens.
     """

@@ -28,7 +28,7 @@ async def choose_catalog(path: Path | None, lookup: Lookup, allow_mock: bool) ->
         return _stand_in(catalog, allow_mock)
     for name in catalog.group_names:
         if not _can_answer(catalog, name):
-            log.warning("group_without_deployment", model=name)
+            log.warning("group_without_deployment", model_group=name)
     return catalog
 
 

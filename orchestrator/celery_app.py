@@ -4,14 +4,14 @@ Read when Celery first asks for it, not at import, so that a wrong environment s
 and a test may import tasks without any.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from kombu.entity import Queue
 
 from orchestrator.beat import MAINTENANCE_QUEUE, SCHEDULE
 from shared.errors import ConfigurationError
-from shared.settings import Settings, load_settings
+from shared.settings import load_settings
 
 app = Celery("llmyard", include=["orchestrator.tasks", "orchestrator.worker"])
 
@@ -21,58 +21,63 @@ def read_configuration() -> dict[str, Any]:
     """Celery's configuration from the environment; a `SystemExit` with one sentence where that cannot be."""
     try:
         settings = load_settings()
-        return {**build_configuration(settings), "broker_url": settings.require_broker_url(),
-                "result_backend": settings.require_redis_url()}  # fmt: skip
+        addresses = {"broker_url": settings.require_broker_url(), "result_backend": settings.require_redis_url()}
     except ConfigurationError as error:
         raise SystemExit(f"llmyard: {error}") from error
+    return {**QUEUES, **WORKER, **CONNECTIONS, "worker_concurrency": settings.llmyard_concurrency, **addresses}
 
 
-def build_configuration(settings: Settings) -> dict[str, Any]:
-    """Everything but the addresses; pure."""
-    return {
-        # A producer needs nothing but send_task("handle_message", [message]), so jobs come on Celery's default queue.
-        "task_default_queue": "celery",
-        "task_queues": (Queue("celery"), Queue(MAINTENANCE_QUEUE)),
-        "beat_schedule": SCHEDULE,
-        # JSON only: a pickle from the broker would be code.
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "result_serializer": "json",
-        # Jobs wait, they do not compute: threads over one event loop hold a thousand of them in one process.
-        "worker_pool": "threads",
-        "worker_concurrency": settings.llmyard_concurrency,
-        # Acknowledge when the outcome is stored. A message delivered twice is harmless: the ledger's fence sees to it.
-        "task_acks_late": True,
-        # Would put a job that kills its worker back for ever; the ledger counts its crashes instead.
-        "task_reject_on_worker_lost": False,
-        # Reserve nothing: a reserved job would stay with a worker that cannot start it.
-        "worker_prefetch_multiplier": 1,
-        "worker_disable_prefetch": True,
-        # Hands back what a rejected or garbled message was, instead of only logging it.
-        "worker_consumer": "orchestrator.worker:EvidenceConsumer",
-        # Flower lives on events.
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
-        # The database keeps results; the backend only tells them.
-        "result_expires": 24 * 3600,
-        "broker_connection_retry_on_startup": True,
-        "broker_transport_options": {
-            # A message whose worker died is delivered again after this long; a job that had its row comes back
-            # sooner, when its lease ends. A second delivery while the first still runs changes nothing.
-            "visibility_timeout": 60,
-            # kombu looks for such messages every interval x throttle seconds; its own 10 x 10 is far too slow.
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
-            # A broker that went silent is noticed, not waited for.
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-        },
-        "redis_socket_timeout": 30,
-        "redis_socket_connect_timeout": 5,
-        "redis_socket_keepalive": True,
-        "redis_backend_health_check_interval": 25,
-        "worker_enable_remote_control": True,
-        "worker_hijack_root_logger": False,
-    }
+QUEUES: Final[dict[str, Any]] = {
+    # A producer needs nothing but send_task("handle_message", [message]), so jobs come on Celery's default queue.
+    "task_default_queue": "celery",
+    "task_queues": (Queue("celery"), Queue(MAINTENANCE_QUEUE)),
+    "beat_schedule": SCHEDULE,
+    # JSON only: a pickle from the broker would be code.
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    "result_serializer": "json",
+    # The database keeps results; the backend only tells them.
+    "result_expires": 24 * 3600,
+}
+
+WORKER: Final[dict[str, Any]] = {
+    # Jobs wait, they do not compute: threads over one event loop hold a thousand of them in one process.
+    "worker_pool": "threads",
+    # Acknowledge when the outcome is stored. A message delivered twice is harmless: the ledger's fence sees to it.
+    "task_acks_late": True,
+    # Would put a job that kills its worker back for ever; the ledger counts its crashes instead.
+    "task_reject_on_worker_lost": False,
+    # Reserve nothing: a reserved job would stay with a worker that cannot start it.
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": True,
+    # A run goes on while the broker is away; delivered again meanwhile, it changes nothing.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Keeps a garbled message as evidence, where Celery's own only logs it.
+    "worker_consumer": "orchestrator.worker:EvidenceConsumer",
+    # Flower lives on events.
+    "worker_send_task_events": True,
+    "task_send_sent_event": True,
+}
+
+CONNECTIONS: Final[dict[str, Any]] = {
+    "broker_connection_retry_on_startup": True,
+    # None is for ever: a worker outlives its broker, however long that is away.
+    "broker_connection_max_retries": None,
+    "broker_transport_options": {
+        # A message whose worker died is delivered again after this long; a job that had its row comes back sooner,
+        # when its lease ends.
+        "visibility_timeout": 60,
+        # kombu looks for such messages every interval x throttle seconds; its own 10 x 10 is far too slow.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        # A broker that went silent is noticed, not waited for.
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    },
+    "redis_socket_timeout": 30,
+    "redis_socket_connect_timeout": 5,
+    "redis_socket_keepalive": True,
+    "redis_backend_health_check_interval": 25,
+}

@@ -16,7 +16,7 @@ class Tracing:
         self._clock = clock
 
     async def __call__(self, call: Call, proceed: RequestHandler) -> CompletionResponse:
-        bound = log.bind(model=call.request.model, tenant_id=call.request.tenant_id)
+        bound = log.bind(model_group=call.request.model, tenant_id=call.request.tenant_id)
         try:
             response = await proceed(call)
         except BaseException as error:

@@ -14,6 +14,8 @@ from shared.errors import LLMBrokenAnswerError, LLMConnectionError, LLMTimeoutEr
 CONNECT_SECONDS = 10.0
 """A host that does not even shake hands in this time is not reachable, however long a model may think."""
 
+_JSON = "application/json"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
@@ -24,6 +26,15 @@ class HttpAnswer:
     """Names in any case."""
     document: object
     """The body as parsed JSON; None where it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """The same, before anyone looked into the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Connections:
@@ -42,7 +53,8 @@ class Connections:
         if self._session is None:
             # The connector's default of 100 would queue the 101st call behind a model that thinks for a minute.
             connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context)
-            self._session = aiohttp.ClientSession(connector=connector)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
 
     async def post_json(
@@ -50,14 +62,26 @@ class Connections:
     ) -> HttpAnswer:
         """
         Raises:
-            LLMTimeoutError, LLMConnectionError, LLMBrokenAnswerError: no whole answer came.
+            LLMTimeoutError: no answer within `timeout_seconds`.
+            LLMConnectionError, LLMBrokenAnswerError: as `post`.
         """
         try:
-            return await self._post(url, headers, body, timeout_seconds)
-        except aiohttp.ServerTimeoutError as error:
-            raise LLMConnectionError(f"no connection to {url} within {CONNECT_SECONDS:g} s") from error
+            async with asyncio.timeout(timeout_seconds):
+                answer = await self.post(url, {**headers, "Content-Type": _JSON}, json.dumps(body).encode())
         except TimeoutError as error:
             raise LLMTimeoutError(f"no answer within {timeout_seconds:g} s") from error
+        return HttpAnswer(answer.status, answer.headers, _parse_json(answer.body))
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> RawAnswer:
+        """Takes as long as it takes; whoever calls sets the bound.
+
+        Raises:
+            LLMConnectionError: no answer began.
+            LLMBrokenAnswerError: it was cut off.
+        """
+        try:
+            async with self.session.post(url, headers=headers, data=body, allow_redirects=False) as response:
+                return RawAnswer(response.status, response.headers, await response.read())
         except aiohttp.ClientPayloadError as error:
             raise LLMBrokenAnswerError("the answer was cut off") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -66,21 +90,6 @@ class Connections:
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
-
-    async def _post(
-        self, url: str, headers: Mapping[str, str], body: Mapping[str, object], timeout_seconds: float
-    ) -> HttpAnswer:
-        async with (
-            asyncio.timeout(timeout_seconds),
-            self.session.post(
-                url,
-                headers=headers,
-                json=body,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            ) as response,
-        ):
-            return HttpAnswer(response.status, response.headers, _parse_json(await response.read()))
 
 
 def _parse_json(body: bytes) -> object:

@@ -16,13 +16,35 @@ from pydantic import ValidationError
 
 from llm_pool.catalog import Deployment
 from llm_pool.providers.failures import choose_class, parse_retry_after, shorten
-from llm_pool.providers.http import CONNECT_SECONDS, Connections
+from llm_pool.providers.http import Connections, RawAnswer
 from llm_pool.types import CompletionRequest, FinishReason, ProviderAnswer
 from shared.attempts import Usage
-from shared.errors import LLMBrokenAnswerError, LLMConnectionError, LLMError, LLMTimeoutError
+from shared.errors import LLMBrokenAnswerError, LLMError, LLMTimeoutError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 _CHAT_FIELDS = frozenset({"think", "format", "keep_alive"})
+
+
+class _SharedTransport(httpx.AsyncBaseTransport):
+    """Carries the client's requests over the pool's session: httpx's own connections slow with each call in flight."""
+
+    def __init__(self, connections: Connections, *, sends_key: bool) -> None:
+        self._connections = connections
+        self._sends_key = sends_key
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._connections.post(str(request.url), self._choose_headers(request), await request.aread())
+        # Here, as the client's own error has lost the headers, and as it falls over JSON that is no object.
+        if answer.status != 200:
+            raise map_error(answer, datetime.now(UTC))
+        if not answer.body.lstrip().startswith(b"{"):
+            raise LLMBrokenAnswerError("the answer is no chat response")
+        return httpx.Response(200, content=answer.body)
+
+    def _choose_headers(self, request: httpx.Request) -> Mapping[str, str]:
+        """The client sends OLLAMA_API_KEY from the environment to any server; ours goes only where it is configured."""
+        passed_on = ["content-type", "user-agent", *(["authorization"] if self._sends_key else [])]
+        return {name: request.headers[name] for name in passed_on}
 
 
 class OllamaProvider:
@@ -37,13 +59,10 @@ class OllamaProvider:
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
         try:
-            # httpx bounds each read, not their sum, so the whole is bounded here.
             async with asyncio.timeout(timeout_seconds):
                 answer = await self._chat(request)
-        except (TimeoutError, httpx.ReadTimeout) as error:
+        except TimeoutError as error:
             raise LLMTimeoutError(f"no answer within {timeout_seconds:g} s") from error
-        except (ConnectionError, httpx.RequestError) as error:
-            raise LLMConnectionError(f"{type(error).__name__} at {self._deployment.base_url}") from error
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
             raise LLMBrokenAnswerError("the answer is no chat response") from error
         return read_answer(answer, self._deployment.model)
@@ -75,12 +94,9 @@ class OllamaProvider:
             key = self._deployment.api_key
             self._client = ollama.AsyncClient(
                 host=self._deployment.base_url or DEFAULT_BASE_URL,
-                timeout=httpx.Timeout(self._deployment.timeout_seconds, connect=CONNECT_SECONDS),
+                timeout=self._deployment.timeout_seconds,
                 headers={} if key is None else {"Authorization": f"Bearer {key}"},
-                follow_redirects=False,
-                verify=self._connections.ssl_context,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-                event_hooks={"request": [] if key else [_drop_key], "response": [_refuse_unusable]},
+                transport=_SharedTransport(self._connections, sends_key=key is not None),
             )
         return self._client
 
@@ -117,20 +133,7 @@ def _choose_finish_reason(answer: ollama.ChatResponse) -> FinishReason:
     return "tool_calls" if answer.message.tool_calls else "stop"
 
 
-def map_error(status: int, text: str, headers: Mapping[str, str], now: datetime) -> LLMError:
+def map_error(answer: RawAnswer, now: datetime) -> LLMError:
     """By status alone: the body is `{"error": "text"}`, which is for people."""
-    return choose_class(status)(shorten(f"HTTP {status}: {text}"), retry_after_seconds=parse_retry_after(headers, now))
-
-
-async def _drop_key(request: httpx.Request) -> None:
-    """The client sends OLLAMA_API_KEY from the environment to any server; ours goes only where it is configured."""
-    request.headers.pop("Authorization", None)
-
-
-async def _refuse_unusable(response: httpx.Response) -> None:
-    """Here, as the client's own error has lost the headers, and as it falls over JSON that is no object."""
-    body = await response.aread()
-    if response.status_code != 200:
-        raise map_error(response.status_code, response.text, response.headers, datetime.now(UTC))
-    if not body.lstrip().startswith(b"{"):
-        raise LLMBrokenAnswerError("the answer is no chat response")
+    message = shorten(f"HTTP {answer.status}: {answer.body.decode(errors='replace')}")
+    return choose_class(answer.status)(message, retry_after_seconds=parse_retry_after(answer.headers, now))

@@ -117,15 +117,7 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def kill_all(processes: list[psutil.Process]) -> None:
-    """Those still there a moment later. Postgres' backends have sessions of their own, and leave by themselves."""
-    for process in _wait_for_end(processes, timeout_seconds=2.0):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    _wait_for_end(processes, timeout_seconds=5.0)
-
-
-def _wait_for_end(processes: list[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
+def wait_for_end(processes: list[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
     """Gives back who has not ended in time."""
     deadline = time.monotonic() + timeout_seconds
     while (running := [process for process in processes if _is_running(process)]) and time.monotonic() < deadline:
@@ -133,12 +125,12 @@ def _wait_for_end(processes: list[psutil.Process], timeout_seconds: float) -> li
     return running
 
 
-def _is_running(process: psutil.Process) -> bool:
-    # A zombie has ended; in a container nobody may ever collect it.
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def kill_all(processes: list[psutil.Process]) -> None:
+    """Those still there a moment later. Postgres' backends have sessions of their own, and leave by themselves."""
+    for process in wait_for_end(processes, timeout_seconds=2.0):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_for_end(processes, timeout_seconds=5.0)
 
 
 def run_as(user: str | None) -> dict[str, Any]:
@@ -147,6 +139,14 @@ def run_as(user: str | None) -> dict[str, Any]:
         return {}
     entry = pwd.getpwnam(user)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _is_running(process: psutil.Process) -> bool:
+    # A zombie has ended; in a container nobody may ever collect it.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _spawn(spec: ChildSpec, output: int) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.stack.children import Child, kill_all, kill_group
+from orchestrator.stack.children import Child, kill_all, kill_group, wait_for_end
 from orchestrator.stack.data_directory import write_private
 
 _FILE = "children.json"
@@ -55,8 +55,7 @@ def _end(process: psutil.Process, record: ChildRecord) -> None:
     with suppress(psutil.NoSuchProcess):
         descendants = process.children(recursive=True)
         process.send_signal(record.stop_signal)
-        with suppress(psutil.TimeoutExpired):
-            process.wait(record.stop_grace_seconds)
+        wait_for_end([process], record.stop_grace_seconds)
         kill_group(record.pid)
         kill_all([process, *descendants])
 

@@ -16,8 +16,6 @@ from orchestrator.stack.programs import (
     build_worker_command,
 )
 
-# Our own event, once the worker takes from the broker; asking it over the broker would be slower.
-_WORKER_SAYS_READY = "worker_ready"
 # From the banner, which Celery prints however its logging is set.
 _BEAT_SAYS_READY = " is starting."
 
@@ -60,7 +58,8 @@ class ServicePlan:
             address=self.worker_hostname,
             environment=self.environment,
             working_directory=self.directory,
-            is_ready=lambda child: _WORKER_SAYS_READY in child.new_log(),
+            # Celery's own words. Asking it over the broker would be slower, and differ from broker to broker.
+            is_ready=lambda child: f"{self.worker_hostname} ready." in child.new_log(),
             stop_grace_seconds=self.worker_grace_seconds,
             may_restart=True,  # a worker may be killed for its memory; its jobs are safe in the ledger
         )

@@ -56,7 +56,7 @@ async def test_what_does_not_listen_is_left_out_and_a_group_with_nobody_is_told(
         catalog = await choose_catalog(write(tmp_path, closed_port), {"KEY": "k"}.get, allow_mock=False)
     assert [deployment.name for deployment in catalog.deployments] == ["keyed"]
     assert catalog.group_names == ("best", "other")
-    assert [log["model"] for log in logs if log["event"] == "group_without_deployment"] == ["other"]
+    assert [log["model_group"] for log in logs if log["event"] == "group_without_deployment"] == ["other"]
 
 
 async def test_with_nobody_the_start_stops_and_says_what_to_set(tmp_path: Path, closed_port: int) -> None:

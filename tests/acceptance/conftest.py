@@ -1,0 +1,27 @@
+"""A yard of real processes for each test, and what they left when it failed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.model_server import ModelServer
+from tests.acceptance.yard import Yard
+
+
+@pytest.fixture
+def model() -> Iterator[ModelServer]:
+    server = ModelServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def yard(tmp_path: Path, database_url: str, model: ModelServer) -> Iterator[Yard]:
+    """Valkey runs; workers and beat are the test's to start, and to kill."""
+    made = Yard(tmp_path, database_url, model)
+    try:
+        made.start_valkey()
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,141 @@
+"""A whole llmyard out of real processes, each of which a test may kill: Valkey, workers, beat."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from celery import Celery
+from celery.result import AsyncResult
+
+from orchestrator.stack.children import Child, ChildSpec
+from orchestrator.stack.embedded_valkey import prepare_valkey
+from shared.database import plain_dsn
+from tests.acceptance.model_server import ModelServer
+
+CATALOG = """
+deployments:
+  - {{name: counting, provider: openai_compatible, model: counting-model, base_url: "{url}", api_key: none}}
+groups:
+  fast: {{deployments: [counting], retries: 0}}
+  quality: {{deployments: [counting], retries: 0, fallbacks: [fast]}}
+"""
+LEASE_SECONDS = 3
+CELERY = (sys.executable, "-m", "celery", "-A", "orchestrator.celery_app")
+
+
+class Yard:
+    """Started parts are ended with `close`, whatever became of them."""
+
+    def __init__(self, directory: Path, database_url: str, model: ModelServer) -> None:
+        self.model = model
+        self.database_url = database_url
+        self._directory = directory
+        self._valkey = prepare_valkey(directory / "valkey")
+        self._children: list[Child] = []
+        catalog = directory / "llmyard.yaml"
+        catalog.write_text(CATALOG.format(url=model.url))
+        self.environment = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": self._valkey.url,
+            "BROKER_URL": "",
+            "LLMYARD_CONFIG": str(catalog),
+            "LLMYARD_LEASE_SECONDS": str(LEASE_SECONDS),
+            "LLMYARD_CONCURRENCY": "32",
+            "LLMYARD_SHUTDOWN_GRACE_SECONDS": "1",
+            "LLM_POOL_URL": "",
+        }
+
+    @property
+    def redis_url(self) -> str:
+        return self._valkey.url
+
+    def start_valkey(self) -> None:
+        self.valkey = self._start(self._valkey.child())
+
+    def start_worker(self, name: str = "worker") -> Child:
+        command = (*CELERY, "worker", "-n", f"{name}@test")
+        return self._start(self._build(name, command, is_ready=lambda child: "worker_ready" in child.new_log()))
+
+    def start_beat(self) -> Child:
+        schedule = str(self._directory / "beat-schedule")
+        command = (
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "orchestrator.celery_app",
+            "beat",
+            "-s",
+            schedule,
+            "--pidfile=",
+        )
+        return self._start(self._build("beat", command))
+
+    def close(self) -> None:
+        for child in reversed(self._children):
+            child.end()
+
+    def producer(self) -> Celery:
+        """A foreign program's view: two URLs, nothing of ours."""
+        return Celery(broker=self.redis_url, backend=self.redis_url)
+
+    def send(self, contents: list[str]) -> list[AsyncResult]:
+        """One message for each content, which is also its id."""
+        app = self.producer()
+        with app.producer_or_acquire() as producer:
+            return [
+                app.send_task("handle_message", [build_message(content)], producer=producer) for content in contents
+            ]
+
+    def rows(self, query: str, *parameters: Any) -> list[asyncpg.Record]:
+        """Read the ledger as its owner."""
+
+        async def fetch() -> list[asyncpg.Record]:
+            connection = await asyncpg.connect(plain_dsn(self.database_url))
+            try:
+                return await connection.fetch(query, *parameters)
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def count(self, query: str, *parameters: Any) -> int:
+        return int(self.rows(query, *parameters)[0][0])
+
+    def _build(
+        self, name: str, command: tuple[str, ...], is_ready: Callable[[Child], bool] = lambda _: True
+    ) -> ChildSpec:
+        return ChildSpec(
+            name, command, environment=self.environment, working_directory=self._directory, is_ready=is_ready
+        )
+
+    def _start(self, spec: ChildSpec) -> Child:
+        child = Child(spec, self._directory)
+        self._children.append(child)
+        wait_until(lambda: child.is_ready() or child.exit_status() is not None, seconds=60)
+        assert child.exit_status() is None, f"{spec.name} did not start:\n{child.log_tail()}"
+        return child
+
+
+def build_message(content: str, **fields: Any) -> dict[str, Any]:
+    """What a producer sends; the content serves as id."""
+    return {
+        "id": content[:100],
+        "channel": "slack",
+        "sender": "U1",
+        "content": content,
+        "timestamp": "2026-01-01T00:00:00Z",
+        **fields,
+    }
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Look often, give up loudly."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s"
+        time.sleep(0.05)
