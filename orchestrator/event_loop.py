@@ -9,10 +9,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
 AnswerT = TypeVar("AnswerT")
+
+LONGEST_END_SECONDS: Final = 5.0
+"""A cancelled coroutine that has not ended by then is left to itself."""
 
 
 class LoopThread:
@@ -25,12 +28,14 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, AnswerT]) -> AnswerT:
         """Run to the end and return or raise what it does; if the waiting thread is interrupted, cancel it first."""
-        future = self.submit(coroutine)
+        ended = threading.Event()
+        future = self.submit(_tell_end(coroutine, ended))
         try:
             return future.result()
         except BaseException:
-            if not future.done():
-                _cancel_and_wait(future)
+            # A coroutine left behind would finish inside a later job. The future itself is done once it is cancelled.
+            if future.cancel():
+                ended.wait(LONGEST_END_SECONDS)
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, AnswerT]) -> Future[AnswerT]:
@@ -42,13 +47,11 @@ class LoopThread:
         self._loop.call_soon_threadsafe(callback)
 
 
-def _cancel_and_wait(future: Future[Any]) -> None:
-    """A coroutine left behind would finish inside a later job."""
-    future.cancel()
+async def _tell_end(coroutine: Coroutine[Any, Any, AnswerT], ended: threading.Event) -> AnswerT:
     try:
-        future.exception(timeout=5)
-    except (CancelledError, TimeoutError):
-        return
+        return await coroutine
+    finally:
+        ended.set()
 
 
 _lock = threading.Lock()

@@ -19,7 +19,8 @@ def read_entry(entry: str | bytes) -> dict[str, Any]:
     """An entry of the broker's list as kombu's envelope, whatever it holds."""
     try:
         envelope: Any = kombu_json.loads(entry)  # type: ignore[no-untyped-call] # kombu publishes no types
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TypeError, AttributeError, ArithmeticError):
+        # The later ones come from kombu's decoders, which take any value for the type that is written beside it.
         return _wrap(entry)
     return envelope if _is_envelope(envelope) else _wrap(entry)
 
@@ -29,9 +30,13 @@ def _is_envelope(value: object) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("headers", {}), dict):
         return False
     properties = value.get("properties")
-    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
+    if not isinstance(properties, dict) or not _is_address(properties.get("delivery_info")):
         return False
     return isinstance(properties.get("delivery_tag"), str) and _is_body(value.get("body"), properties)
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(part), str) for part in ("exchange", "routing_key"))
 
 
 def _is_body(body: object, properties: dict[str, Any]) -> bool:

@@ -46,9 +46,9 @@ class Settings(BaseSettings):
     """`console` for people, `json` for machines."""
     llmyard_concurrency: int = Field(default=64, ge=1)
     """Jobs one worker process waits for at once."""
-    llmyard_lease_seconds: float = Field(default=30.0, ge=1.0)
+    llmyard_lease_seconds: float = Field(default=30.0, ge=1.0, allow_inf_nan=False)
     """A run not heard of for this long is given to another worker; three heartbeats fit in it."""
-    llmyard_shutdown_grace_seconds: float = Field(default=10.0, ge=0.0)
+    llmyard_shutdown_grace_seconds: float = Field(default=10.0, ge=0.0, allow_inf_nan=False)
     """On SIGTERM a worker lets its jobs go on for this long, then hands them back."""
 
     def require_database_url(self) -> str:

@@ -37,9 +37,7 @@ def _answer_openai(content: str, finish_reason: str) -> Json:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "model": "model-as-served",
-        "choices": [
-            {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content}}
-        ],
+        "choices": [{"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content}}],
         "usage": {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16},
     }
 

@@ -28,8 +28,22 @@ def says_up(child: Child) -> bool:
     return "up" in child.new_log()
 
 
-def build_spec(name: str, program: str, **more: object) -> ChildSpec:
-    return ChildSpec(name, (sys.executable, "-c", program), is_ready=says_up, **more)  # type: ignore[arg-type]
+def build_spec(
+    name: str,
+    program: str,
+    *,
+    may_restart: bool = False,
+    start_timeout_seconds: float = 60.0,
+    stop_grace_seconds: float = 10.0,
+) -> ChildSpec:
+    return ChildSpec(
+        name,
+        (sys.executable, "-c", program),
+        is_ready=says_up,
+        may_restart=may_restart,
+        start_timeout_seconds=start_timeout_seconds,
+        stop_grace_seconds=stop_grace_seconds,
+    )
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -70,6 +70,13 @@ def find_child(data_directory: Path, name: str) -> int | None:
     return next((child["pid"] for child in children if child["name"] == name), None)
 
 
+def wait_for_another(worker: int, data_directory: Path) -> None:
+    deadline = time.monotonic() + 10
+    while find_child(data_directory, "worker") in (worker, None):
+        assert time.monotonic() < deadline, "the worker was not started again"
+        time.sleep(0.1)
+
+
 def execute(url: str, query: str) -> object:
     async def ask() -> object:
         connection = await asyncpg.connect(url)
@@ -85,9 +92,7 @@ def test_it_starts_refuses_a_second_and_stops_with_nothing_left(run_up: Callable
     up = run_up()
     running = wait_for_stack(up, data_directory)
     assert is_healthy(int(running["addresses"]["api"].rpartition(":")[2]))
-    assert {find_child(data_directory, name) is None for name in ("postgres", "valkey", "worker", "beat", "api")} == {
-        False
-    }
+    assert None not in [find_child(data_directory, name) for name in ("postgres", "valkey", "worker", "beat", "api")]
     second = run_up()
     assert second.communicate(timeout=30)[0].startswith(
         f"llmyard: llmyard up is already running on {data_directory} (pid {up.pid} on "
@@ -110,10 +115,7 @@ def test_kills_lose_no_data_and_leave_nothing(run_up: Callable[[], Up], data_dir
     worker = find_child(data_directory, "worker")
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while find_child(data_directory, "worker") in (worker, None):
-        assert time.monotonic() < deadline, "the worker was not started again"
-        time.sleep(0.1)
+    wait_for_another(worker, data_directory)
 
     up.kill()
     up.communicate()

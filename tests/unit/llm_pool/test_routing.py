@@ -76,6 +76,7 @@ async def test_a_call_that_was_cancelled_says_nothing_about_the_deployment() -> 
     await pool.complete(ask())
     task = asyncio.create_task(pool.complete(ask()))
     await scripts["a"].started.wait()
+    clock.seconds += 5
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     scripts["a"].hangs = False
