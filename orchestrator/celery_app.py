@@ -24,7 +24,19 @@ def read_configuration() -> dict[str, Any]:
         addresses = {"broker_url": settings.require_broker_url(), "result_backend": settings.require_redis_url()}
     except ConfigurationError as error:
         raise SystemExit(f"llmyard: {error}") from error
-    return {**QUEUES, **WORKER, **CONNECTIONS, "worker_concurrency": settings.llmyard_concurrency, **addresses}
+    return {
+        **QUEUES,
+        **WORKER,
+        **CONNECTIONS,
+        **addresses,
+        "worker_concurrency": settings.llmyard_concurrency,
+        "broker_transport_options": {
+            **TRANSPORT,
+            # A message whose worker died before it was a row comes back after this long; as a lease does, once it is
+            # one. Coming back while its job still runs changes nothing.
+            "visibility_timeout": settings.llmyard_lease_seconds,
+        },
+    }
 
 
 QUEUES: Final[dict[str, Any]] = {
@@ -59,23 +71,21 @@ WORKER: Final[dict[str, Any]] = {
     "task_send_sent_event": True,
 }
 
+TRANSPORT: Final[dict[str, Any]] = {
+    # How often kombu looks for messages of dead workers: interval x throttle seconds. Its own 10 x 10 is far too slow.
+    "unacked_restore_interval": 1,
+    "unacked_restore_throttle": 1,
+    # A broker that went silent is noticed, not waited for.
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+}
+
 CONNECTIONS: Final[dict[str, Any]] = {
     "broker_connection_retry_on_startup": True,
     # None is for ever: a worker outlives its broker, however long that is away.
     "broker_connection_max_retries": None,
-    "broker_transport_options": {
-        # A message whose worker died is delivered again after this long; a job that had its row comes back sooner,
-        # when its lease ends.
-        "visibility_timeout": 60,
-        # kombu looks for such messages every interval x throttle seconds; its own 10 x 10 is far too slow.
-        "unacked_restore_interval": 1,
-        "unacked_restore_throttle": 1,
-        # A broker that went silent is noticed, not waited for.
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 25,
-    },
     "redis_socket_timeout": 30,
     "redis_socket_connect_timeout": 5,
     "redis_socket_keepalive": True,

@@ -5,7 +5,9 @@ such an entry becomes a message whose body cannot be decoded, which the consumer
 """
 
 import base64
+import json
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from kombu.transport import redis as redis_transport
@@ -15,14 +17,17 @@ GARBLED_CONTENT_TYPE: Final = "application/x-llmyard-garbled"
 """No decoder knows it, which is the point."""
 
 
-def read_entry(entry: str | bytes) -> dict[str, Any]:
-    """An entry of the broker's list as kombu's envelope, whatever it holds."""
+def read_entry(entry: str | bytes) -> Any:
+    """What kombu keeps in Redis, as it reads it; what is not JSON becomes an envelope around it."""
     try:
-        envelope: Any = kombu_json.loads(entry)  # type: ignore[no-untyped-call] # kombu publishes no types
-    except (ValueError, RecursionError, TypeError, AttributeError, ArithmeticError):
-        # The later ones come from kombu's decoders, which take any value for the type that is written beside it.
-        return _wrap(entry)
-    return envelope if _is_envelope(envelope) else _wrap(entry)
+        return kombu_json.loads(entry)  # type: ignore[no-untyped-call] # kombu publishes no types
+    except (ValueError, RecursionError):
+        return wrap(entry)
+
+
+def as_envelope(entry: Any) -> dict[str, Any]:
+    """An entry of the queue that can be handled as a message, whatever it was."""
+    return entry if _is_envelope(entry) else wrap(json.dumps(entry))
 
 
 def _is_envelope(value: object) -> bool:
@@ -49,7 +54,8 @@ def _is_body(body: object, properties: dict[str, Any]) -> bool:
     return True
 
 
-def _wrap(entry: str | bytes) -> dict[str, Any]:
+def wrap(entry: str | bytes) -> dict[str, Any]:
+    """An envelope whose body is the entry, and which no decoder takes."""
     raw = entry.encode("utf-8", "surrogateescape") if isinstance(entry, str) else entry
     return {
         "body": base64.b64encode(raw).decode(),
@@ -65,5 +71,12 @@ def _wrap(entry: str | bytes) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Make kombu's Redis transport read entries this way. It offers no hook for it, so its own reader is replaced."""
+    """Make kombu's Redis transport read its queues this way. It offers no hook for it, so two names are replaced."""
+    transport: Any = redis_transport.Transport
+    deliver: Callable[[Any, Any, str], None] = transport._deliver
+
+    def deliver_envelope(self: Any, entry: Any, queue: str) -> None:
+        deliver(self, as_envelope(entry), queue)
+
     vars(redis_transport)["loads"] = read_entry
+    transport._deliver = deliver_envelope

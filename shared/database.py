@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import ConfigurationError
@@ -24,6 +25,10 @@ log = structlog.get_logger()
 
 APP_ROLE: Final = "llmyard_app"
 SYSTEM_ROLE: Final = "llmyard_system"
+
+# SQLAlchemy 2.0 leaves what asyncpg raises while connecting as it is; 2.1 wraps it.
+DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
+"""Whatever a transaction may raise that is not a mistake in Python."""
 
 _ENTER = text("select set_config('role', :role, true), set_config('llmyard.tenant_id', :tenant_id, true)")
 
@@ -36,6 +41,8 @@ _UNSAFE_ROLE = text(
     from pg_roles where rolname = current_user
     """
 )
+
+_TABLES_ARE_THERE = text("select 1 from jobs limit 0")
 
 AnswerT = TypeVar("AnswerT")
 
@@ -86,7 +93,7 @@ class Database:
 
         Raises:
             ConfigurationError: the role is missing, is superuser, bypasses row-level security, or owns tables;
-                or the database cannot be reached.
+                or the database has no tables yet, or cannot be reached.
         """
         await _verify_role(APP_ROLE, self.as_tenant(""))
         await _verify_role(SYSTEM_ROLE, self.as_system())
@@ -100,6 +107,11 @@ async def _verify_role(role: str, transaction: Any) -> None:
     try:
         async with transaction as connection:
             found = (await connection.execute(_UNSAFE_ROLE)).mappings().one()
+            await connection.execute(_TABLES_ARE_THERE)
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(
+            f"DATABASE_URL cannot be used ({_first_line(error)}): set it to postgresql://user:password@host:port/name."
+        ) from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         raise ConfigurationError(
             f"The database cannot be worked with as role {role} ({_first_line(error)}): run `llmyard migrate` with "
@@ -123,12 +135,21 @@ def _first_line(error: BaseException) -> str:
     return re.sub(r"^<class '[^']*'>: ", "", lines[0])
 
 
+_UNREACHABLE: Final = (
+    OSError,
+    PoolTimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
 def is_unreachable(error: BaseException) -> bool:
-    """The database could not be asked at all; asking again is harmless and may succeed."""
+    """The database could not be asked, or has no room to answer; asking again is harmless and may succeed."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or is_unreachable(error.orig or error.__cause__ or Exception())
-    unreachable = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
-    return isinstance(error, unreachable) or isinstance(error.__cause__, unreachable)
+    return isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, _UNREACHABLE)
 
 
 async def patiently(operation: Callable[[], Awaitable[AnswerT]], *, longest_wait_seconds: float = 5.0) -> AnswerT:
@@ -140,7 +161,7 @@ async def patiently(operation: Callable[[], Awaitable[AnswerT]], *, longest_wait
     while True:
         try:
             return await operation()
-        except (DBAPIError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except DATABASE_ERRORS as error:
             if not is_unreachable(error):
                 raise
             log.warning("database_unreachable", error=_first_line(error), wait_seconds=wait_seconds)

@@ -148,16 +148,21 @@ create table rejected_messages (
 """
 
 # Roles belong to the cluster, not to the database: another database may have made them, perhaps at this very moment.
+# Since Postgres 16 whoever makes a role is a member that may not become it, until it grants that to itself.
 ROLES = """
 do $$
-declare role_name text;
+declare
+    role_name text;
+    membership text := case when current_setting('server_version_num')::integer < 160000 then 'member' else 'set' end;
 begin
     foreach role_name in array array['llmyard_app', 'llmyard_system'] loop
-        begin
-            execute format('create role %I nologin nosuperuser nobypassrls', role_name);
-        exception when duplicate_object or unique_violation then null;
-        end;
-        if not pg_has_role(current_user, role_name, 'member') then
+        if not exists (select from pg_roles where rolname = role_name) then
+            begin
+                execute format('create role %I nologin nosuperuser nobypassrls', role_name);
+            exception when duplicate_object or unique_violation then null;
+            end;
+        end if;
+        if not pg_has_role(current_user, role_name, membership) then
             execute format('grant %I to current_user', role_name);
         end if;
     end loop;

@@ -74,6 +74,7 @@ class Runner:
         self._recorder = recorder
         self._worker = worker
         self._asking: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Take a delivery to its outcome. A delivery of a job that is not waiting for a run changes nothing.
@@ -94,7 +95,11 @@ class Runner:
                 raise RunCrashedError(f"{type(surprise).__name__} in run {claim.run}") from surprise
 
     def hand_back_all(self) -> int:
-        """Interrupt every job that waits for a model; what is being claimed or recorded goes on. Returns how many."""
+        """Interrupt every job that waits for a model, now and from now on; what is being recorded goes on.
+
+        Returns how many it were.
+        """
+        self._is_stopping = True
         for task in self._asking:
             task.cancel()
         return len(self._asking)
@@ -118,6 +123,8 @@ class Runner:
         task = asyncio.current_task()
         assert task is not None, "jobs run inside the worker's event loop"
         self._asking.add(task)
+        if self._is_stopping:
+            task.cancel()
         try:
             yield
         finally:

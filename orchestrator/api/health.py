@@ -5,10 +5,9 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.dispatch import is_broker_reachable
-from shared.database import Database
+from shared.database import DATABASE_ERRORS, Database
 
 PROBE_SECONDS = 2.0
 
@@ -35,6 +34,6 @@ async def _is_database_reachable(database: Database) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS), database.as_system() as connection:
             await connection.execute(text("select 1"))
-    except (SQLAlchemyError, OSError, TimeoutError):
+    except DATABASE_ERRORS:
         return False
     return True

@@ -7,11 +7,10 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.jobs import sweeps
 from orchestrator.jobs.store import Claim
-from shared.database import Database
+from shared.database import DATABASE_ERRORS, Database
 
 log = structlog.get_logger()
 
@@ -49,7 +48,7 @@ class LeaseKeeper:
         try:
             async with self._database.as_system() as connection:
                 kept = await sweeps.renew_leases(connection, runs, lease_seconds=self.lease_seconds)
-        except (SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             log.warning("heartbeat_missed", error=str(error), runs=len(runs))
             return
         for job_id, run in runs & self._held:

@@ -1,15 +1,17 @@
 """A whole llmyard out of real processes, each of which a test may kill: Valkey, workers, beat."""
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import redis
 from celery import Celery
-from celery.result import AsyncResult
 
 from orchestrator.stack.children import Child, ChildSpec
 from orchestrator.stack.embedded_valkey import prepare_valkey
@@ -83,13 +85,15 @@ class Yard:
         """A foreign program's view: two URLs, nothing of ours."""
         return Celery(broker=self.redis_url, backend=self.redis_url)
 
-    def send(self, contents: list[str]) -> list[AsyncResult]:
+    def send(self, contents: list[str]) -> list["Reply"]:
         """One message for each content, which is also its id."""
+        return self.send_messages([build_message(content) for content in contents])
+
+    def send_messages(self, messages: list[Any]) -> list["Reply"]:
         app = self.producer()
         with app.producer_or_acquire() as producer:
-            return [
-                app.send_task("handle_message", [build_message(content)], producer=producer) for content in contents
-            ]
+            sent = [app.send_task("handle_message", [message], producer=producer).id for message in messages]
+        return [Reply(self.redis_url, task_id) for task_id in sent]
 
     def rows(self, query: str, *parameters: Any) -> list[asyncpg.Record]:
         """Read the ledger as its owner."""
@@ -119,6 +123,29 @@ class Yard:
         wait_until(lambda: child.is_ready() or child.exit_status() is not None, seconds=60)
         assert child.exit_status() is None, f"{spec.name} did not start:\n{child.log_tail()}"
         return child
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A task's result as Celery's backend keeps it. Celery's own objects would each try to reach a Valkey long gone."""
+
+    redis_url: str
+    task_id: str
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        with redis.Redis.from_url(self.redis_url) as client:
+            stored = client.get(f"celery-task-meta-{self.task_id}")
+        return json.loads(stored) if stored else {"status": "PENDING", "result": None}
+
+    @property
+    def state(self) -> str:
+        return str(self.meta["status"])
+
+    def get(self, timeout: float) -> Any:
+        """The result once it is final, whether it succeeded or failed."""
+        wait_until(lambda: self.state in ("SUCCESS", "FAILURE"), timeout)
+        return self.meta["result"]
 
 
 def build_message(content: str, **fields: Any) -> dict[str, Any]:

@@ -16,13 +16,12 @@ class ScriptedPool:
     def __init__(self, *steps: Step, thinks_seconds: float = 0.0, is_held: bool = False) -> None:
         self.steps: Sequence[Step] = steps or ("fine",)
         self.asked: list[CompletionRequest] = []
-        self.started = asyncio.Event()
         self.released = asyncio.Event()
         """While it is not set, nothing is answered."""
         if not is_held:
             self.released.set()
-        self.thinking = 0
-        self.most_thinking = 0
+        self._thinking = 0
+        self._changed = asyncio.Condition()
         self._thinks_seconds = thinks_seconds
 
     async def complete(self, request: CompletionRequest) -> CompletionResponse:
@@ -36,12 +35,17 @@ class ScriptedPool:
     async def aclose(self) -> None:
         """Nothing was opened."""
 
+    async def is_thinking(self, count: int) -> None:
+        """Wait until it has so many requests in hand."""
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: self._thinking == count)
+
     async def _think(self) -> None:
-        self.thinking += 1
-        self.most_thinking = max(self.most_thinking, self.thinking)
-        self.started.set()
+        async with self._changed:
+            self._thinking += 1
+            self._changed.notify_all()
         try:
             await self.released.wait()
             await asyncio.sleep(self._thinks_seconds)
         finally:
-            self.thinking -= 1
+            self._thinking -= 1

@@ -1,10 +1,12 @@
 """Reading a database's URL, and telling an outage from a mistake; no server needed."""
 
 import asyncio
+import re
 
 import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.database import Database, create_engine, is_unreachable, patiently, plain_dsn
 from shared.errors import ConfigurationError
@@ -61,6 +63,9 @@ def test_a_refused_url_does_not_show_its_password() -> None:
         asyncpg.AdminShutdownError("x"),
         asyncpg.CrashShutdownError("x"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.TooManyConnectionsError("x"),
+        asyncpg.DiskFullError("x"),
+        PoolTimeoutError("x"),
     ],
 )
 def test_an_outage_is_told_however_it_is_wrapped(error: BaseException) -> None:
@@ -91,7 +96,7 @@ def test_a_connection_that_sqlalchemy_gave_up_is_an_outage() -> None:
 
 
 async def test_patience_repeats_until_the_database_answers() -> None:
-    errors: list[Exception] = [ConnectionRefusedError(), wrap(asyncpg.AdminShutdownError("x"))]
+    errors = [ConnectionRefusedError(), wrap(asyncpg.AdminShutdownError("x")), PoolTimeoutError("x")]
 
     async def operation() -> str:
         if errors:
@@ -124,10 +129,19 @@ async def test_patience_can_be_cancelled() -> None:
             await patiently(operation)
 
 
-async def test_a_server_that_is_not_there_is_told_in_one_sentence() -> None:
-    database = Database(create_engine(NOBODY), create_engine(NOBODY))
-    with pytest.raises(
-        ConfigurationError, match=r"^The database cannot be reached \([^\n]+\): start it, or set [^\n]+\.$"
-    ):
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (NOBODY, r"The database cannot be reached \(.+\): start it, or set DATABASE_URL to one that runs\."),
+        ("postgresql://u@/d?host=/nowhere", r"The database cannot be reached \(.+\): start it, .+"),
+        ("postgresql://u@h:port/d", r"DATABASE_URL cannot be used \(.+'port'\): set it to postgresql://.+"),
+        ("postgresql://u@127.0.0.1:99999/d", r"DATABASE_URL cannot be used \(.+0-65535\.\): set it to .+"),
+        ("postgresql://u@h/d?sslmode=perhaps", r".+`sslmode` parameter must be one of.+"),
+    ],
+)
+async def test_what_cannot_be_connected_to_is_told_in_one_sentence(url: str, sentence: str) -> None:
+    database = Database(create_engine(url), create_engine(url))
+    with pytest.raises(ConfigurationError) as caught:
         await database.verify_roles()
+    assert re.fullmatch(sentence, str(caught.value))
     await database.aclose()
