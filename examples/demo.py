@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parent / ".demo"
 ANSWER_SECONDS = 60
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 say = console.print
 
 
@@ -144,7 +144,7 @@ def _show_answers(sent: Sent) -> None:
     for message, result in sent:
         answer = result.get(timeout=ANSWER_SECONDS)
         by = f"{answer['provider']} ({answer['model']})"
-        cells = (answer["job_id"][-12:], message["tenant_id"], message["content"], answer["content"], by)
+        cells = (answer["job_id"], message["tenant_id"], message["content"], answer["content"], by)
         table.add_row(*map(Text, cells))
     say(table)
 
@@ -153,8 +153,7 @@ def _show_parked(sent: Sent) -> None:
     table = Table("job", "failed request", "question", "what the user reads meanwhile")
     for message, result in sent:
         waiting = result.info
-        ids = (waiting["job_id"][-12:], waiting["failed_request_id"][-12:])
-        table.add_row(*ids, message["content"], waiting["content"])
+        table.add_row(waiting["job_id"], waiting["failed_request_id"], message["content"], waiting["content"])
     say(table)
 
 

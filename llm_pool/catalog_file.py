@@ -5,15 +5,12 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import structlog
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_pool.catalog import Catalog, Deployment, LeftOut, ModelGroup, Strategy
 from llm_pool.providers.registry import PROVIDERS
 from shared.errors import ConfigurationError
-
-log = structlog.get_logger()
 
 Lookup = Callable[[str], str | None]
 """The value of an environment variable, or None."""
@@ -111,7 +108,6 @@ def _build_catalog(document: object, lookup: Lookup) -> Catalog:
         deployments[deployment.name] = deployment
         if missing is not None:
             left_out.append(LeftOut(deployment.name, missing))
-            log.info("deployment_left_out", deployment=deployment.name, missing_variable=missing)
     absent = {entry.deployment for entry in left_out}
     groups = {
         name: _build_group(name, _validate(_GroupEntry, raw, at=f"groups.{name}"), deployments, absent)

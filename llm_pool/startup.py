@@ -23,6 +23,8 @@ async def choose_catalog(path: Path | None, lookup: Lookup, allow_mock: bool) ->
         ConfigurationError: the file is wrong, or leaves nobody to call and `allow_mock` is false.
     """
     configured = load_catalog(path or DEFAULT_CATALOG, lookup)
+    for entry in configured.left_out:
+        log.info("deployment_left_out", deployment=entry.deployment, missing_variable=entry.missing_variable)
     catalog = configured.without(await _find_unreachable(configured))
     if not catalog.deployments:
         return _stand_in(catalog, allow_mock)

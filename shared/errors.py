@@ -15,6 +15,7 @@
         ├── LLMConnectionError            yes            yes          yes
         ├── LLMBrokenAnswerError          yes            yes          yes   cut off, empty, or not in its dialect
         ├── LLMAuthenticationError        no             yes          yes   an operator mends the key, the job then runs
+        ├── LLMQuotaExhaustedError        no             yes          yes   likewise the account
         ├── LLMModelNotFoundError         no             yes          yes   likewise the model's name
         ├── LLMContextTooLongError        no             if the group says so  no
         ├── LLMContentBlockedError        no             if the group says so  no
@@ -120,6 +121,13 @@ class LLMBrokenAnswerError(LLMTransientError):
 
 class LLMAuthenticationError(LLMError):
     """The key is missing, wrong, or not allowed to do this."""
+
+    falls_back = True
+    parks = True
+
+
+class LLMQuotaExhaustedError(LLMError):
+    """The account has nothing left to spend; asking again soon would not help."""
 
     falls_back = True
     parks = True

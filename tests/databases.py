@@ -30,26 +30,13 @@ def administrate(url: str, *statements: str) -> None:
     asyncio.run(execute())
 
 
-async def close_doors(server: asyncpg.Connection, url: str) -> None:
-    """As in a restart: sessions end, and for a while there is an error where a connection should be."""
-    await server.execute(f"alter database {_name(url)} allow_connections false")
-    await server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", _name(url))
-
-
-async def open_doors(server: asyncpg.Connection, url: str) -> None:
-    await server.execute(f"alter database {_name(url)} allow_connections true")
-
-
-def _name(url: str) -> str:
-    return urlsplit(url).path.removeprefix("/")
-
-
-def change_url(url: str, *, database: str | None = None, user: str | None = None) -> str:
-    """The same server, as somebody else or to another database."""
+def change_url(url: str, *, database: str | None = None, user: str | None = None, query: str | None = None) -> str:
+    """The same server, as somebody else, by another way or to another database."""
     parts = urlsplit(url)
     return urlunsplit(
         parts._replace(
             netloc=parts.netloc if user is None else f"{user}@",
             path=parts.path if database is None else f"/{database}",
+            query=parts.query if query is None else query,
         )
     )

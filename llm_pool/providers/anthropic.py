@@ -23,6 +23,7 @@ from shared.errors import (
     LLMInvalidRequestError,
     LLMModelNotFoundError,
     LLMOverloadedError,
+    LLMQuotaExhaustedError,
     LLMRateLimitedError,
 )
 
@@ -34,7 +35,7 @@ DEFAULT_MAX_TOKENS = 4096
 _CLASS_BY_TYPE: Mapping[str, type[LLMError]] = {
     "invalid_request_error": LLMInvalidRequestError,
     "authentication_error": LLMAuthenticationError,
-    "billing_error": LLMAuthenticationError,
+    "billing_error": LLMQuotaExhaustedError,
     "permission_error": LLMAuthenticationError,
     "not_found_error": LLMModelNotFoundError,
     "request_too_large": LLMContextTooLongError,

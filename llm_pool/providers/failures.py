@@ -14,6 +14,7 @@ from shared.errors import (
     LLMInvalidRequestError,
     LLMModelNotFoundError,
     LLMOverloadedError,
+    LLMQuotaExhaustedError,
     LLMRateLimitedError,
     LLMTimeoutError,
 )
@@ -23,7 +24,7 @@ MESSAGE_CHARACTERS = 500
 
 _CLASS_BY_STATUS: Mapping[int, type[LLMError]] = {
     401: LLMAuthenticationError,
-    402: LLMAuthenticationError,  # the account must be paid for; an operator mends it as he mends a key
+    402: LLMQuotaExhaustedError,
     403: LLMAuthenticationError,
     404: LLMModelNotFoundError,
     408: LLMTimeoutError,

@@ -22,6 +22,7 @@ from shared.errors import (
     LLMError,
     LLMModelNotFoundError,
     LLMOverloadedError,
+    LLMQuotaExhaustedError,
     LLMRateLimitedError,
 )
 
@@ -30,14 +31,14 @@ _CLASS_BY_CODE: Mapping[str, type[LLMError]] = {
     "content_filter": LLMContentBlockedError,
     "content_policy_violation": LLMContentBlockedError,
     # HTTP 429 like a full minute, but no waiting helps: the account has no credit left.
-    "insufficient_quota": LLMAuthenticationError,
+    "insufficient_quota": LLMQuotaExhaustedError,
     "model_not_found": LLMModelNotFoundError,
     "invalid_api_key": LLMAuthenticationError,
     "rate_limit_exceeded": LLMRateLimitedError,
     "server_error": LLMOverloadedError,
 }
 _CLASS_BY_TYPE: Mapping[str, type[LLMError]] = {
-    "insufficient_quota": LLMAuthenticationError,
+    "insufficient_quota": LLMQuotaExhaustedError,
     "server_error": LLMOverloadedError,
     "exceed_context_size_error": LLMContextTooLongError,  # llama.cpp
 }

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from celery import Celery
 
 from orchestrator.stack.children import Child, ChildSpec
 from orchestrator.stack.embedded_valkey import prepare_valkey
+from orchestrator.stack.ports import accepts_connections
 from shared.database import plain_dsn
 from tests.acceptance.model_server import ModelServer
 
@@ -76,6 +77,12 @@ class Yard:
             "--pidfile=",
         )
         return self._start(self._build("beat", command))
+
+    def start_flower(self, port: int) -> Child:
+        """With its API open, which it otherwise only is for those who log in."""
+        command = (*CELERY, "flower", "--address=127.0.0.1", f"--port={port}")
+        spec = self._build("flower", command, is_ready=lambda _: accepts_connections(port))
+        return self._start(replace(spec, environment={**self.environment, "FLOWER_UNAUTHENTICATED_API": "true"}))
 
     def close(self) -> None:
         for child in reversed(self._children):

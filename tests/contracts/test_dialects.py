@@ -59,7 +59,7 @@ def openai_error(**fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("status", "document", "error_class"),
     [
-        (429, openai_error(type="insufficient_quota", code="insufficient_quota"), errors.LLMAuthenticationError),
+        (429, openai_error(type="insufficient_quota", code="insufficient_quota"), errors.LLMQuotaExhaustedError),
         (429, openai_error(type="requests", code="rate_limit_exceeded"), errors.LLMRateLimitedError),
         (400, openai_error(code="context_length_exceeded"), errors.LLMContextTooLongError),
         (400, openai_error(code=400, type="exceed_context_size_error"), errors.LLMContextTooLongError),
@@ -119,7 +119,7 @@ async def test_openai_compatible_servers_need_no_key() -> None:
     ("status", "kind", "error_class"),
     [
         (400, "invalid_request_error", errors.LLMInvalidRequestError),
-        (402, "billing_error", errors.LLMAuthenticationError),
+        (402, "billing_error", errors.LLMQuotaExhaustedError),
         (403, "permission_error", errors.LLMAuthenticationError),
         (413, "request_too_large", errors.LLMContextTooLongError),
         (529, "overloaded_error", errors.LLMOverloadedError),

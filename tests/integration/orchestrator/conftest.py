@@ -1,13 +1,14 @@
 """A runner on the test's own ledger, asking a pool that follows a script."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from orchestrator.agents.runner import Runner
 from orchestrator.jobs.leases import LeaseKeeper
 from orchestrator.recorder import Recorder
-from shared.database import Database
+from shared.database import Database, create_engine
+from tests.fakes.postgres_gate import PostgresGate, open_gate
 from tests.fakes.scripted_pool import ScriptedPool
 from tests.ledger import Jobs
 
@@ -20,8 +21,44 @@ def jobs(database: Database) -> Jobs:
 
 
 @pytest.fixture
+async def gate(database_url: str) -> AsyncIterator[PostgresGate]:
+    async with open_gate(database_url) as gate:
+        yield gate
+
+
+@pytest.fixture
+async def gated(gate: PostgresGate, database: Database) -> AsyncIterator[Database]:
+    """The same database, reached through the gate."""
+    gated = Database(create_engine(gate.url), create_engine(gate.url))
+    yield gated
+    await gated.aclose()
+
+
+@pytest.fixture
 def make_runner(database: Database) -> MakeRunner:
     def make(pool: ScriptedPool) -> Runner:
         return Runner(database, pool, LeaseKeeper(database, lease_seconds=30), Recorder(database), worker="w-1")
 
     return make
+
+
+@pytest.fixture
+def broker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Celery's application on an empty broker; it keeps its configuration, which for a session is the same."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    point_celery_at(redis_url)
+    yield redis_url
+    point_celery_at(redis_url)
+
+
+@pytest.fixture
+def no_broker(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens where the broker was."""
+    monkeypatch.setitem(app.conf, "broker_transport_options", {**CONNECTIONS["broker_transport_options"], **IMPATIENT})
+    point_celery_at("redis://127.0.0.1:1/0")
+
+
+def point_celery_at(url: str) -> None:
+    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
+    # Forgets the connections it keeps.
+    app._after_fork()

@@ -11,14 +11,19 @@ from llm_pool.pool import Pool
 from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.agents.runner import NewMessage, Runner
 from orchestrator.jobs.leases import LeaseKeeper
-from orchestrator.outcomes import Parked, Succeeded
+from orchestrator.outcomes import Succeeded
 from orchestrator.recorder import Recorder
 from shared.database import Database, create_engine
-from shared.errors import LLMOverloadedError
 from tests.builders import build_message
-from tests.databases import close_doors, open_doors
+from tests.fakes.postgres_gate import PostgresGate
 from tests.fakes.scripted_pool import ScriptedPool
 from tests.fakes.scripted_provider import Script, build_catalog, build_registry, deploy
+from tests.ledger import count
+
+END_SESSIONS = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
+"""
 
 
 def build_runner(database: Database, pool: ScriptedPool | Pool) -> Runner:
@@ -33,13 +38,6 @@ async def narrow(database_url: str) -> AsyncIterator[Database]:
     await ensure_default_tenant(database)
     yield database
     await database.aclose()
-
-
-@pytest.fixture
-async def server(postgres_server: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(postgres_server)
-    yield connection
-    await connection.close()
 
 
 async def test_no_connection_is_held_while_a_model_thinks(narrow: Database) -> None:
@@ -63,43 +61,59 @@ async def test_no_transaction_is_open_while_a_model_thinks(database: Database, s
     await handling
 
 
+@pytest.mark.parametrize("wound", ["the sessions end", "the server is gone"])
 async def test_an_answer_outlives_an_outage_of_the_database(
-    database: Database, server: asyncpg.Connection, database_url: str
+    gated: Database, gate: PostgresGate, superuser: asyncpg.Connection, wound: str
 ) -> None:
     pool = ScriptedPool("dear answer", is_held=True)
-    handling = asyncio.create_task(build_runner(database, pool).handle(NewMessage(build_message(), "task")))
+    handling = asyncio.create_task(build_runner(gated, pool).handle(NewMessage(build_message(), "task")))
     await pool.is_thinking(1)
-    await close_doors(server, database_url)
-    pool.released.set()
-    await asyncio.sleep(0.25)
-    assert not handling.done()
-    await open_doors(server, database_url)
+    if wound == "the sessions end":
+        await superuser.execute(END_SESSIONS)
+        pool.released.set()
+    else:
+        await gate.shut()
+        pool.released.set()
+        await asyncio.sleep(0.15)
+        assert not handling.done()
+        await gate.open()
     assert isinstance(await handling, Succeeded)
     assert len(pool.asked) == 1
-    superuser = await asyncpg.connect(database_url)
     rows = await superuser.fetch("select body ->> 'content' as content from results")
     assert [row["content"] for row in rows] == ["dear answer"]
-    assert await superuser.fetchval("select count(*) from attempts") == 1
-    await superuser.close()
+    assert await count(superuser, "attempts") == 1
 
 
-async def test_a_message_that_comes_during_an_outage_waits_for_its_end(
-    database: Database, server: asyncpg.Connection, database_url: str
-) -> None:
-    await close_doors(server, database_url)
-    handling = asyncio.create_task(build_runner(database, ScriptedPool()).handle(NewMessage(build_message(), "task")))
+async def test_a_message_that_comes_during_an_outage_waits_for_its_end(gated: Database, gate: PostgresGate) -> None:
+    await gate.shut()
+    handling = asyncio.create_task(build_runner(gated, ScriptedPool()).handle(NewMessage(build_message(), "task")))
     await asyncio.sleep(0.15)
-    await open_doors(server, database_url)
+    assert not handling.done()
+    await gate.open()
     assert isinstance(await handling, Succeeded)
 
 
-@pytest.mark.parametrize("step", ["an answer with \x00 and \ud800", LLMOverloadedError("down \x00 \ud800")])
-async def test_what_a_model_says_can_always_be_recorded(
-    database: Database, superuser: asyncpg.Connection, step: str | Exception
+async def test_runs_survive_a_database_that_comes_and_goes(
+    gated: Database, gate: PostgresGate, superuser: asyncpg.Connection
 ) -> None:
-    catalog = build_catalog(ModelGroup("quality", (deploy("a"),), retries=0))
-    pool = Pool(catalog, registry=build_registry({"a": Script([step])}))
+    runner = build_runner(gated, ScriptedPool(thinks_seconds=0.02))
+    handling = [asyncio.create_task(runner.handle(NewMessage(build_message(), f"task-{n}"))) for n in range(30)]
+    for _ in range(8):
+        await asyncio.sleep(0.01)
+        await gate.shut()
+        await gate.open()
+    await asyncio.gather(*handling)
+    # A claim whose commit went through but was never confirmed is left to its lease; every other run ends.
+    assert await superuser.fetchval("select count(*) from jobs where state not in ('succeeded', 'running')") == 0
+    assert await count(superuser, "jobs") == 30
+    succeeded = await superuser.fetchval("select count(*) from jobs where state = 'succeeded'")
+    assert succeeded == await count(superuser, "results") == await count(superuser, "attempts")
+
+
+async def test_what_a_model_says_can_always_be_recorded(database: Database, superuser: asyncpg.Connection) -> None:
+    catalog = build_catalog(ModelGroup("quality", (deploy("a"),)))
+    pool = Pool(catalog, registry=build_registry({"a": Script(["an answer with \x00 and \ud800"])}))
     outcome = await build_runner(database, pool).handle(NewMessage(build_message(), "task"))
-    assert isinstance(outcome, Succeeded | Parked)
-    assert await superuser.fetchval("select count(*) from attempts") == 1
+    assert isinstance(outcome, Succeeded)
+    assert await count(superuser, "attempts") == 1
     await pool.aclose()

@@ -38,7 +38,7 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         (302, errors.LLMBrokenAnswerError),
         (400, errors.LLMInvalidRequestError),
         (401, errors.LLMAuthenticationError),
-        (402, errors.LLMAuthenticationError),
+        (402, errors.LLMQuotaExhaustedError),
         (403, errors.LLMAuthenticationError),
         (404, errors.LLMModelNotFoundError),
         (408, errors.LLMTimeoutError),
