@@ -10,8 +10,8 @@ DRAIN_SECONDS: Final = 1.0
 
 
 def _every(task: str, seconds: float) -> dict[str, Any]:
-    # A sweep that was not taken in time is worth nothing: the next one does the same.
-    return {"task": task, "schedule": seconds, "options": {"queue": MAINTENANCE_QUEUE, "expires": 2 * seconds}}
+    # Without an expiry: a worker whose clock is ahead of beat's would find every sweep expired.
+    return {"task": task, "schedule": seconds, "options": {"queue": MAINTENANCE_QUEUE}}
 
 
 SCHEDULE: Final = {

@@ -20,6 +20,9 @@ log = structlog.get_logger()
 PARKED: Final = "PARKED"
 """Celery state of a task whose job waits; not a final one, so that `get()` goes on waiting."""
 
+# Celery subscribes to the result of what it sends, and nobody here would ever read it. The worker goes by the header.
+_STORE_BUT_DO_NOT_AWAIT: Final[dict[str, Any]] = {"ignore_result": True, "headers": {"ignore_result": False}}
+
 
 def dispatch(jobs: Sequence[Waiting]) -> None:
     """Wake a worker for each of the jobs, under the task id its poller knows."""
@@ -27,7 +30,7 @@ def dispatch(jobs: Sequence[Waiting]) -> None:
         with app.producer_or_acquire() as producer:
             for job in jobs:
                 arguments = (job.tenant_id, str(job.job_id))
-                app.send_task("run_job", arguments, task_id=job.task_id, producer=producer, ignore_result=False)
+                app.send_task("run_job", arguments, task_id=job.task_id, producer=producer, **_STORE_BUT_DO_NOT_AWAIT)
     except OperationalError as error:
         log.warning("dispatch_failed", jobs=len(jobs), error=str(error))
 

@@ -16,18 +16,21 @@ from kombu.utils import json as kombu_json
 GARBLED_CONTENT_TYPE: Final = "application/x-llmyard-garbled"
 """No decoder knows it, which is the point."""
 
+UNREADABLE: Final = (ValueError, RecursionError, TypeError, AttributeError, KeyError, ArithmeticError)
+"""What kombu's reader raises: for what is no JSON, and from the conversions that `__type__` in it asks for."""
+
 
 def read_entry(entry: str | bytes) -> Any:
     """What kombu keeps in Redis, as it reads it; what is not JSON becomes an envelope around it."""
     try:
         return kombu_json.loads(entry)  # type: ignore[no-untyped-call] # kombu publishes no types
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return wrap(entry)
 
 
 def as_envelope(entry: Any) -> dict[str, Any]:
     """An entry of the queue that can be handled as a message, whatever it was."""
-    return entry if _is_envelope(entry) else wrap(json.dumps(entry))
+    return entry if _is_envelope(entry) else wrap(json.dumps(entry, default=repr))
 
 
 def _is_envelope(value: object) -> bool:
@@ -56,7 +59,7 @@ def _is_body(body: object, properties: dict[str, Any]) -> bool:
 
 def wrap(entry: str | bytes) -> dict[str, Any]:
     """An envelope whose body is the entry, and which no decoder takes."""
-    raw = entry.encode("utf-8", "surrogateescape") if isinstance(entry, str) else entry
+    raw = entry.encode("utf-8", "surrogatepass") if isinstance(entry, str) else entry
     return {
         "body": base64.b64encode(raw).decode(),
         "content-type": GARBLED_CONTENT_TYPE,

@@ -6,6 +6,7 @@ ends the process by `SystemExit`, with its one sentence.
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -35,6 +36,10 @@ def parts() -> WorkerParts:
         ConfigurationError: what is missing or wrong, in one sentence.
     """
     return event_loop.run(open_worker(load_settings()))
+
+
+# A forked child has no event loop yet, and must not use its parent's connections.
+os.register_at_fork(after_in_child=parts.cache_clear)
 
 
 @signals.worker_init.connect

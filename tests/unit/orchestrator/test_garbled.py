@@ -8,7 +8,7 @@ import pytest
 from kombu.transport.redis import QoS
 from kombu.transport.virtual import Message
 
-from orchestrator.garbled import GARBLED_CONTENT_TYPE, read_entry
+from orchestrator.garbled import GARBLED_CONTENT_TYPE, as_envelope, read_entry
 
 ENVELOPE = {
     "body": base64.b64encode(b"[[], {}, {}]").decode(),
@@ -92,20 +92,26 @@ def deliver(envelope: dict[str, Any]) -> Message:
 
 
 def test_a_message_of_celerys_is_left_as_it_is() -> None:
-    assert read_entry(json.dumps(ENVELOPE)) == ENVELOPE
-    assert read_entry(json.dumps(ENVELOPE).encode()) == ENVELOPE
+    assert as_envelope(read_entry(json.dumps(ENVELOPE))) == ENVELOPE
+    assert as_envelope(read_entry(json.dumps(ENVELOPE).encode())) == ENVELOPE
+
+
+def test_what_kombu_keeps_of_an_unacknowledged_message_is_left_as_it_is() -> None:
+    """The same reader serves it, and its three parts are no envelope."""
+    assert read_entry(json.dumps([ENVELOPE, "", "celery"])) == [ENVELOPE, "", "celery"]
 
 
 @pytest.mark.parametrize("entry", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_can_be_delivered(entry: str | bytes) -> None:
-    message = deliver(read_entry(entry))
+    message = deliver(as_envelope(read_entry(entry)))
     assert message.content_type == GARBLED_CONTENT_TYPE
     expected = entry if isinstance(entry, bytes) else entry.encode("utf-8", "surrogatepass")
     assert message.body == expected
 
 
 def test_each_entry_has_a_tag_of_its_own() -> None:
-    assert deliver(read_entry("x")).delivery_tag != deliver(read_entry("x")).delivery_tag
+    first, second = (deliver(as_envelope(read_entry("x"))) for _ in range(2))
+    assert first.delivery_tag != second.delivery_tag
 
 
 def test_kombu_still_notes_what_was_read_in_the_same_way() -> None:
