@@ -5,12 +5,12 @@ itself; both end in the same ledger.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from llm_pool.catalog import Catalog
 from orchestrator import dispatch
 from orchestrator.agents import catalog
 from orchestrator.jobs import store
@@ -28,9 +28,9 @@ LONGEST_LOOK_SECONDS: Final = 0.5
 class FrontDoor:
     """What the API and the command line do with jobs."""
 
-    def __init__(self, database: Database, group_names: Sequence[str]) -> None:
+    def __init__(self, database: Database, models: Catalog) -> None:
         self._database = database
-        self._group_names = group_names
+        self._models = models
 
     async def submit(self, message: Message) -> JobRecord:
         """Take a message in, commit, then wake a worker. The same message twice is the same job.
@@ -41,7 +41,7 @@ class FrontDoor:
         """
         async with self._database.as_tenant(message.tenant_id) as connection:
             agent = await catalog.get_agent(connection, message.tenant_id, message.agent_id)
-            self._require_group(message.model or agent.model_preference)
+            self._models.get_group(message.model or agent.model_preference)
             job_id = uuid7()
             is_new = await store.add(connection, job_id, message, task_id=str(job_id))
             known_id = job_id if is_new else await store.find_id(connection, message.tenant_id, message.id)
@@ -80,11 +80,6 @@ class FrontDoor:
             look_seconds = min(look_seconds * 1.5, LONGEST_LOOK_SECONDS)
             job = await self.get(job_id)
         return job
-
-    def _require_group(self, name: str) -> None:
-        if name not in self._group_names:
-            known = ", ".join(self._group_names)
-            raise NotFoundError("model", f"no model group {name!r}", f"use one of {known}")
 
 
 def _has_news(job: JobRecord, was_parked: bool) -> bool:

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.failed_requests import store as failed_requests
 from orchestrator.jobs import sweeps
 from orchestrator.jobs.lifecycle import JobState
+from orchestrator.jobs.store import find_waiting_tasks
 from orchestrator.jobs.sweeps import Expired, Waiting
 from orchestrator.results import build_quarantine
 from shared.database import Database
@@ -20,13 +23,23 @@ BATCH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A job that no worker gets again."""
+
+    result: dict[str, Any]
+    """What the poller gets."""
+    task_ids: tuple[str, ...]
+    """Every Celery task that waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stuck:
     """What a sweep found."""
 
     waiting: list[Waiting]
     """To be dispatched again, after the commit."""
-    quarantined: list[tuple[Expired, dict[str, Any]]]
-    """To be told to their pollers, each with its result."""
+    quarantined: list[Quarantined]
+    """To be told to their pollers."""
 
 
 async def reconcile(database: Database) -> Stuck:
@@ -34,12 +47,17 @@ async def reconcile(database: Database) -> Stuck:
     async with database.as_system() as connection:
         expired = await sweeps.expire_leases(connection, limit=BATCH)
         undelivered = await sweeps.take_undelivered(connection, after_seconds=UNDELIVERED_SECONDS, limit=BATCH)
-        quarantined = [(job, build_quarantine(job)) for job in expired if job.state is JobState.QUARANTINED]
-        for job, result in quarantined:
-            await sweeps.add_result(connection, job, result)
+        quarantined = [await _quarantine(connection, job) for job in expired if job.state is JobState.QUARANTINED]
     for job in expired:
         log.warning("lease_expired", job_id=str(job.job_id), run=job.run, state=job.state, crashes=job.crash_count)
     if undelivered:
         log.warning("jobs_undelivered", count=len(undelivered))
     waiting = [job.waiting for job in expired if job.state is JobState.QUEUED]
     return Stuck(waiting + undelivered, quarantined)
+
+
+async def _quarantine(connection: AsyncConnection, job: Expired) -> Quarantined:
+    result = build_quarantine(job)
+    await sweeps.add_result(connection, job, result)
+    await failed_requests.end(connection, job.job_id, answered=False)
+    return Quarantined(result, (job.task_id, *await find_waiting_tasks(connection, job.job_id)))

@@ -23,7 +23,7 @@ from shared.errors import InputError, JobFailedError, MessageRejectedError, RunC
 
 
 @app.task(name="handle_message", bind=True, throws=(MessageRejectedError, JobFailedError))
-def handle_message(task: Task, message: dict[str, Any]) -> dict[str, Any]:
+def handle_message(task: Task, message: dict[str, Any] | None = None) -> dict[str, Any]:
     """Answer a message: the door for producers that speak Celery."""
     try:
         return _run(task, NewMessage(parse_message(message), task.request.id))
@@ -43,8 +43,8 @@ def reconcile_jobs() -> None:
     """Give jobs of dead workers, and jobs whose message was lost, to another worker."""
     stuck = event_loop.run(reconcile(worker.parts().database))
     dispatch(stuck.waiting)
-    for job, result in stuck.quarantined:
-        tell_failure([job.task_id], JobFailedError(result["error"]["message"]))
+    for job in stuck.quarantined:
+        tell_failure(job.task_ids, JobFailedError(job.result["error"]["message"]))
 
 
 @app.task(name="drain_failed_requests", ignore_result=True)

@@ -80,8 +80,7 @@ def connect_database(settings: Settings, *, pool_size: int = 5) -> Database:
 
 def build_front_door(settings: Settings, database: Database) -> FrontDoor:
     """The door of the API and the command line; needs no provider's key."""
-    catalog = load_catalog(settings.llmyard_config or DEFAULT_CATALOG, find_secret)
-    return FrontDoor(database, catalog.group_names)
+    return FrontDoor(database, load_catalog(settings.llmyard_config or DEFAULT_CATALOG, find_secret))
 
 
 def build_worker_name() -> str:

@@ -110,16 +110,16 @@ async def _verify_role(role: str, transaction: Any) -> None:
             await connection.execute(_TABLES_ARE_THERE)
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(
-            f"DATABASE_URL cannot be used ({_first_line(error)}): set it to postgresql://user:password@host:port/name."
+            f"DATABASE_URL cannot be used ({describe_fault(error)}): set it to postgresql://user:password@host:port/name."
         ) from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         raise ConfigurationError(
-            f"The database cannot be worked with as role {role} ({_first_line(error)}): run `llmyard migrate` with "
+            f"The database cannot be worked with as role {role} ({describe_fault(error)}): run `llmyard migrate` with "
             "the owner's DATABASE_URL, and grant the role to this login."
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"The database cannot be reached ({_first_line(error)}): start it, or set DATABASE_URL to one that runs."
+            f"The database cannot be reached ({describe_fault(error)}): start it, or set DATABASE_URL to one that runs."
         ) from error
     faults = [fault for fault, holds in found.items() if holds]
     if faults:
@@ -129,7 +129,8 @@ async def _verify_role(role: str, transaction: Any) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
+def describe_fault(error: BaseException) -> str:
+    """The database's own words, without the layers they came through."""
     cause = error.__cause__ or error
     lines = str(getattr(error, "orig", None) or cause).splitlines() or [type(error).__name__]
     return re.sub(r"^<class '[^']*'>: ", "", lines[0])
@@ -164,6 +165,6 @@ async def patiently(operation: Callable[[], Awaitable[AnswerT]], *, longest_wait
         except DATABASE_ERRORS as error:
             if not is_unreachable(error):
                 raise
-            log.warning("database_unreachable", error=_first_line(error), wait_seconds=wait_seconds)
+            log.warning("database_unreachable", error=describe_fault(error), wait_seconds=wait_seconds)
         await asyncio.sleep(wait_seconds)
         wait_seconds = min(wait_seconds * 2, longest_wait_seconds)

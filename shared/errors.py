@@ -17,12 +17,12 @@
         ├── LLMAuthenticationError        no             yes          yes   an operator mends the key, the job then runs
         ├── LLMQuotaExhaustedError        no             yes          yes   likewise the account
         ├── LLMModelNotFoundError         no             yes          yes   likewise the model's name
-        ├── LLMContextTooLongError        no             if the group says so  no
-        ├── LLMContentBlockedError        no             if the group says so  no
+        ├── LLMContextTooLongError        no             no           no
+        ├── LLMContentBlockedError        no             no           no
         ├── LLMInvalidRequestError        no             no           no
         └── LLMUnavailableError           no             no           yes   every deployment failed (request_id)
 
-Providers map SDK class and HTTP status to these, never message text.
+`orchestrator.stack` adds what only it raises. Providers map SDK class and HTTP status to these, never message text.
 """
 
 from collections.abc import Sequence
@@ -141,11 +141,11 @@ class LLMModelNotFoundError(LLMError):
 
 
 class LLMContextTooLongError(LLMError):
-    """The prompt does not fit the model; a group may fall back to one with more room."""
+    """The prompt does not fit the model."""
 
 
 class LLMContentBlockedError(LLMError):
-    """The provider refused the content; a group may fall back to another."""
+    """The provider refused the content."""
 
 
 class LLMInvalidRequestError(LLMError):

@@ -3,14 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.api import health, jobs
 from orchestrator.wiring import build_front_door, open_database
+from shared.database import is_unreachable
 from shared.errors import InputError, NotFoundError
 from shared.settings import Settings
+
+log = structlog.get_logger()
 
 
 async def open_api(settings: Settings) -> FastAPI:
@@ -34,6 +39,8 @@ async def open_api(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.add_exception_handler(InputError, _answer_input_error)
     app.add_exception_handler(RequestValidationError, _answer_bad_parameter)
+    for fault in (DBAPIError, OSError):
+        app.add_exception_handler(fault, _answer_database_fault)
     return app
 
 
@@ -48,3 +55,12 @@ async def _answer_bad_parameter(request: Request, error: Exception) -> JSONRespo
     first = error.errors()[0]
     problem = InputError(str(first["loc"][-1]), "cannot be used", str(first["msg"]).lower())
     return await _answer_input_error(request, problem)
+
+
+async def _answer_database_fault(_: Request, error: Exception) -> JSONResponse:
+    """Nothing was taken in: the caller may send the same again."""
+    if not is_unreachable(error):
+        raise error
+    log.warning("database_unreachable", error=str(error))
+    problem = InputError("database", "cannot be reached", "send the same again in a moment")
+    return JSONResponse({"error": problem.as_dict()}, status_code=503, headers={"Retry-After": "1"})

@@ -3,17 +3,26 @@
 import asyncio
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.wiring import connect_database
 from shared import migrations
+from shared.database import describe_fault
+from shared.errors import ConfigurationError
 from shared.settings import Settings, load_settings
 
 
 def migrate() -> None:
     """Make or update the tables, the two working roles and the default tenant. Needs the owner's DATABASE_URL."""
     settings = load_settings()
-    migrations.upgrade(settings.require_database_url())
+    try:
+        migrations.upgrade(settings.require_database_url())
+    except (DBAPIError, OSError) as error:
+        raise ConfigurationError(
+            f"The database cannot be migrated ({describe_fault(error)}): set DATABASE_URL to one that can be reached, "
+            "with the login that owns its tables and may create roles."
+        ) from error
     asyncio.run(_seed(settings))
     typer.echo("The database is up to date.")
 

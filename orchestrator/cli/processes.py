@@ -76,7 +76,6 @@ def flower(
 
 def _require_servers() -> None:
     settings = load_settings()
-    settings.require_database_url()
     settings.require_redis_url()
     settings.require_broker_url()
 

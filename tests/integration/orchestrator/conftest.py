@@ -1,10 +1,12 @@
 """A runner on the test's own ledger, asking a pool that follows a script."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from orchestrator.agents.runner import Runner
+from orchestrator.celery_app import app
 from orchestrator.jobs.leases import LeaseKeeper
 from orchestrator.recorder import Recorder
 from shared.database import Database, create_engine
@@ -44,21 +46,28 @@ def make_runner(database: Database) -> MakeRunner:
 
 @pytest.fixture
 def broker(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Celery's application on an empty broker; it keeps its configuration, which for a session is the same."""
+    """Celery's application on an empty broker."""
     monkeypatch.setenv("REDIS_URL", redis_url)
-    point_celery_at(redis_url)
-    yield redis_url
-    point_celery_at(redis_url)
+    with celery_on(redis_url):
+        yield redis_url
 
 
 @pytest.fixture
-def no_broker(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_broker(broker: str) -> Iterator[None]:
     """Nobody listens where the broker was."""
-    monkeypatch.setitem(app.conf, "broker_transport_options", {**CONNECTIONS["broker_transport_options"], **IMPATIENT})
-    point_celery_at("redis://127.0.0.1:1/0")
+    with celery_on("redis://127.0.0.1:1/0"):
+        yield
+
+
+@contextmanager
+def celery_on(url: str) -> Iterator[None]:
+    before = app.conf.broker_url
+    point_celery_at(url)
+    yield
+    point_celery_at(before)
 
 
 def point_celery_at(url: str) -> None:
-    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
-    # Forgets the connections it keeps.
+    app.conf.update(broker_url=url, result_backend=url)
+    # What a fork makes it forget is just what it keeps of its connections.
     app._after_fork()

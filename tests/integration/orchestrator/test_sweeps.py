@@ -102,11 +102,13 @@ async def test_the_fifth_crash_quarantines_with_a_result(
     assert claim
     assert claim.run == MAX_CRASHES
     await superuser.execute(RUN_OUT)
+    await jobs.wait_for(claim.job_id, "task-2")
     stuck = await reconcile(database)
     assert stuck.waiting == []
-    ((expired, result),) = stuck.quarantined
+    (quarantined,) = stuck.quarantined
     job = await jobs.find(claim.job_id)
-    assert (expired.state, job.state, job.result) == (JobState.QUARANTINED, JobState.QUARANTINED, result)
+    assert (job.state, job.result) == (JobState.QUARANTINED, quarantined.result)
+    assert quarantined.task_ids == (claim.task_id, "task-2")
     assert job.finished_at
     assert await jobs.claim(claim.job_id) is None
     assert await superuser.fetchval("select count(*) from runs where outcome = 'expired'") == MAX_CRASHES

@@ -86,6 +86,8 @@ def test_an_interrupted_thread_cancels_its_coroutine_and_waits_for_its_end(loop:
     seen: list[str] = []
 
     async def hang() -> None:
+        # Time for the main thread to begin its wait.
+        await asyncio.sleep(0.05)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
         try:
             await asyncio.Event().wait()

@@ -16,7 +16,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     programs: Started = []
     monkeypatch.setattr(os, "execvpe", lambda _program, command, environment: programs.append((command, environment)))
     monkeypatch.setenv("LLMYARD_DATA_DIR", str(tmp_path))
-    for variable in ("DATABASE_URL", "BROKER_URL", "FLOWER_BASIC_AUTH"):
+    for variable in ("BROKER_URL", "FLOWER_BASIC_AUTH"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("REDIS_URL", "redis://host")
     return programs
@@ -32,8 +32,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
 def test_a_missing_setting_is_one_sentence(
     started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("REDIS_URL")
     assert call(monkeypatch, "worker") == 2
-    assert capsys.readouterr().err.startswith("llmyard: DATABASE_URL is not set: set it to")
+    assert capsys.readouterr().err.startswith("llmyard: REDIS_URL is not set: set it to")
     assert not started
 
 
