@@ -7,40 +7,43 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import redis
 from celery import Celery
 
+from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.stack.children import Child, ChildSpec
 from orchestrator.stack.embedded_valkey import prepare_valkey
 from orchestrator.stack.ports import accepts_connections
-from shared.database import plain_dsn
+from shared.database import Database, create_engine, plain_dsn
 from tests.acceptance.model_server import ModelServer
 
 CATALOG = """
 deployments:
-  - {{name: counting, provider: openai_compatible, model: counting-model, base_url: "{url}", api_key: none}}
+  - {{name: counted, provider: openai_compatible, model: {model}, base_url: "{url}", api_key: none}}
 groups:
-  fast: {{deployments: [counting], retries: 0}}
-  quality: {{deployments: [counting], retries: 0, fallbacks: [fast]}}
+  fast: {{deployments: [counted], retries: 0}}
+  quality: {{deployments: [counted], retries: 0, fallbacks: [fast]}}
 """
 LEASE_SECONDS = 3
 CELERY = (sys.executable, "-m", "celery", "-A", "orchestrator.celery_app")
 
 
 class Yard:
-    """Started parts are ended with `close`, whatever became of them."""
+    """Leaving it ends every part that was started, whatever became of it."""
 
-    def __init__(self, directory: Path, database_url: str, model: ModelServer) -> None:
+    def __init__(
+        self, directory: Path, database_url: str, model: ModelServer, model_name: str = "counting-model"
+    ) -> None:
         self.model = model
         self.database_url = database_url
         self._directory = directory
         self._valkey = prepare_valkey(directory / "valkey")
         self._children: list[Child] = []
         catalog = directory / "llmyard.yaml"
-        catalog.write_text(CATALOG.format(url=model.url))
+        catalog.write_text(CATALOG.format(url=model.url, model=model_name))
         self.environment = {
             "DATABASE_URL": database_url,
             "REDIS_URL": self._valkey.url,
@@ -51,6 +54,14 @@ class Yard:
             "LLMYARD_SHUTDOWN_GRACE_SECONDS": "1",
             "LLM_POOL_URL": "",
         }
+
+    def __enter__(self) -> Self:
+        asyncio.run(seed(self.database_url))
+        self.start_valkey()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def redis_url(self) -> str:
@@ -130,6 +141,14 @@ class Yard:
         wait_until(lambda: child.is_ready() or child.exit_status() is not None, seconds=60)
         assert child.exit_status() is None, f"{spec.name} did not start:\n{child.log_tail()}"
         return child
+
+
+async def seed(database_url: str) -> None:
+    """What `llmyard migrate` makes besides the tables."""
+    engine = create_engine(database_url)
+    database = Database(engine, engine)
+    await ensure_default_tenant(database)
+    await database.aclose()
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ async def test_what_is_not_due_stays(outage: Outage) -> None:
 async def test_two_releases_at_once_send_each_job_back_once(outage: Outage, superuser: asyncpg.Connection) -> None:
     parked = [(await outage.park())[1].job_id for _ in range(12)]
     await superuser.execute(DUE)
+    # Connects, so that the three begin together.
+    await asyncio.gather(*(outage.read_pulse() for _ in range(3)))
     released = await asyncio.gather(*(outage.release(5) for _ in range(3)))
     assert sum(len(ids) for ids in released) == len(set().union(*released)) == 12
     assert set().union(*released) == set(parked)
