@@ -68,7 +68,6 @@ WORKER: Final[dict[str, Any]] = {
     "worker_consumer": "orchestrator.worker:EvidenceConsumer",
     # Flower lives on events.
     "worker_send_task_events": True,
-    "task_send_sent_event": True,
 }
 
 TRANSPORT: Final[dict[str, Any]] = {

@@ -4,7 +4,7 @@ All are plain functions, never `async def`: Celery would take the coroutine for 
 """
 
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from celery import Task
@@ -20,6 +20,9 @@ from orchestrator.messages import parse_message
 from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.reconcile import reconcile
 from shared.errors import InputError, JobFailedError, MessageRejectedError, RunCrashedError
+
+# One a second would push the users' tasks out of what Flower remembers.
+SWEEP: Final[dict[str, Any]] = {"ignore_result": True, "send_events": False}
 
 
 @app.task(name="handle_message", bind=True, throws=(MessageRejectedError, JobFailedError))
@@ -38,7 +41,7 @@ def run_job(task: Task, tenant_id: str, job_id: str) -> dict[str, Any]:
     return _run(task, KnownJob(tenant_id, UUID(job_id), task.request.id))
 
 
-@app.task(name="reconcile_jobs", ignore_result=True)
+@app.task(name="reconcile_jobs", **SWEEP)
 def reconcile_jobs() -> None:
     """Give jobs of dead workers, and jobs whose message was lost, to another worker."""
     stuck = event_loop.run(reconcile(worker.parts().database))
@@ -47,7 +50,7 @@ def reconcile_jobs() -> None:
         tell_failure(job.task_ids, JobFailedError(job.result["error"]["message"]))
 
 
-@app.task(name="drain_failed_requests", ignore_result=True)
+@app.task(name="drain_failed_requests", **SWEEP)
 def drain_failed_requests() -> None:
     """Send parked jobs back as fast as the providers take them."""
     dispatch(event_loop.run(release_due(worker.parts().database)))
