@@ -67,7 +67,7 @@ class Pool:
         left_seconds = attempt.call.deadline - self._clock.monotonic()
         timeout_seconds = min(deployment.timeout_seconds, left_seconds)
         answer = await self._providers[deployment.name].complete(request, timeout_seconds)
-        return replace(answer, content=make_storable(answer.content))
+        return replace(answer, content=make_storable(answer.content), model=make_storable(answer.model))
 
 
 def _create_provider(

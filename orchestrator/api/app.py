@@ -7,11 +7,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.api import health, jobs
 from orchestrator.wiring import build_front_door, open_database
-from shared.database import is_unreachable
+from shared.database import DATABASE_ERRORS, is_unreachable
 from shared.errors import InputError, NotFoundError
 from shared.settings import Settings
 
@@ -39,7 +38,7 @@ async def open_api(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.add_exception_handler(InputError, _answer_input_error)
     app.add_exception_handler(RequestValidationError, _answer_bad_parameter)
-    for fault in (DBAPIError, OSError):
+    for fault in DATABASE_ERRORS:
         app.add_exception_handler(fault, _answer_database_fault)
     return app
 

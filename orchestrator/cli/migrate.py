@@ -3,12 +3,11 @@
 import asyncio
 
 import typer
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.wiring import connect_database
 from shared import migrations
-from shared.database import describe_fault
+from shared.database import DATABASE_ERRORS, describe_fault
 from shared.errors import ConfigurationError
 from shared.settings import Settings, load_settings
 
@@ -18,7 +17,7 @@ def migrate() -> None:
     settings = load_settings()
     try:
         migrations.upgrade(settings.require_database_url())
-    except (DBAPIError, OSError) as error:
+    except (*DATABASE_ERRORS, ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"The database cannot be migrated ({describe_fault(error)}): set DATABASE_URL to one that can be reached, "
             "with the login that owns its tables and may create roles."

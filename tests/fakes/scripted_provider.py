@@ -20,6 +20,7 @@ class Script:
     """What one deployment does: its steps in turn, the last one for ever."""
 
     steps: list[Step] = field(default_factory=lambda: ["fine"])
+    model: str = "scripted-1"
     takes_seconds: float = 0.0
     """By the moving clock, where the test has one."""
     hangs: bool = False
@@ -50,7 +51,7 @@ class ScriptedProvider:
         step = script.steps[min(len(script.asked), len(script.steps)) - 1]
         if isinstance(step, BaseException):
             raise step
-        return ProviderAnswer(step, "scripted-1", "stop", Usage(3, 2))
+        return ProviderAnswer(step, script.model, "stop", Usage(3, 2))
 
     async def aclose(self) -> None:
         self._script.closed = True

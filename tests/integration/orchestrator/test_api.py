@@ -9,6 +9,7 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 import pytest
+from uuid_utils.compat import uuid7
 
 from orchestrator.api.app import open_api
 from orchestrator.jobs.lifecycle import JobState
@@ -166,6 +167,14 @@ async def test_not_ready_without_a_broker_but_jobs_are_taken(client: Client, no_
     assert await get(client, "/ready") == (503, {"database": True, "broker": False})
     status, job = await post(client, b'{"content": "hello"}')
     assert (status, job["state"]) == (202, JobState.QUEUED)
+
+
+async def test_a_database_that_is_away_is_no_fault_of_the_caller(client: Client, gate: PostgresGate) -> None:
+    await gate.shut()
+    for status, body in [await post(client, b'{"content": "hello"}'), await get(client, f"/v1/jobs/{uuid7()}")]:
+        assert (status, body["error"]["field"]) == (503, "database")
+    await gate.open()
+    assert (await post(client, b'{"content": "hello"}'))[0] == 202
 
 
 async def test_not_ready_without_a_database(client: Client, gate: PostgresGate) -> None:

@@ -103,8 +103,13 @@ async def test_the_fifth_crash_quarantines_with_a_result(
     assert claim.run == MAX_CRASHES
     await superuser.execute(RUN_OUT)
     await jobs.wait_for(claim.job_id, "task-2")
+    await superuser.execute(
+        """insert into failed_requests (id, tenant_id, job_id, state, parks, next_try_at, error_type, error_message)
+        select id, tenant_id, id, 'replaying', 1, now(), 'T', 'm' from jobs"""
+    )
     stuck = await reconcile(database)
     assert stuck.waiting == []
+    assert await superuser.fetchval("select state from failed_requests") == "discarded", "the drain would wait for it"
     (quarantined,) = stuck.quarantined
     job = await jobs.find(claim.job_id)
     assert (job.state, job.result) == (JobState.QUARANTINED, quarantined.result)

@@ -92,9 +92,10 @@ def test_a_program_that_is_not_there_is_named(supervisor: Supervisor) -> None:
 
 
 def test_a_child_that_dies_later_ends_the_watch_and_nothing_of_it_remains(supervisor: Supervisor) -> None:
-    supervisor.start(build_spec("other", LIVES))
+    other = supervisor.start(build_spec("other", LIVES))
     child = supervisor.start(build_spec("vital", STARTS_ANOTHER))
-    everything = psutil.Process().children(recursive=True)
+    vital = psutil.Process(child.pid)
+    everything = [psutil.Process(other.pid), vital, *vital.children(recursive=True)]
     assert len(everything) == 3
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(StackError, match=r"(?s)vital was ended by SIGKILL\. The end of .*vital\.log:\nup"):

@@ -178,8 +178,10 @@ async def test_text_that_cannot_be_kept_is_refused_before_anyone_is_asked(text: 
 
 
 async def test_an_answer_that_cannot_be_kept_is_mended() -> None:
-    response = await build_pool(Script(["a\x00b \ud83d ü"]), MovingClock()).complete(ask())
-    assert response.content == "a�b � ü"
+    script = Script(["a\x00b \ud83d ü"], model="m\x00")
+    response = await build_pool(script, MovingClock()).complete(ask())
+    assert (response.content, response.model) == ("a�b � ü", "m�")
+    assert response.attempts[0].model == "m�"
 
 
 async def test_an_unknown_group_is_refused() -> None:
