@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pydantic import ConfigDict
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.messages import DEFAULT_TENANT
+from orchestrator.messages import DEFAULT_TENANT, Name
 from shared.database import Database
 from shared.errors import InputError, NotFoundError
 
@@ -17,12 +18,14 @@ from shared.errors import InputError, NotFoundError
 class AgentProfile:
     """Who speaks, in what tone, on which model group."""
 
-    id: str
-    name: str
-    role: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: Name
+    name: Name
+    role: Name
     persona: str | None = None
     system_prompt: str | None = None
-    model_preference: str = "quality"
+    model_preference: Name = "quality"
     """A model group's name."""
     tool_assignments: list[Any] = field(default_factory=list)
     escalation_rules: list[Any] = field(default_factory=list)
@@ -33,9 +36,11 @@ class AgentProfile:
 class TenantProfile:
     """A tenant with its agents."""
 
-    id: str
-    name: str
-    default_agent_id: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: Name
+    name: Name
+    default_agent_id: Name
     agents: tuple[AgentProfile, ...]
 
 

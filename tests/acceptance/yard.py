@@ -28,6 +28,7 @@ groups:
   quality: {{deployments: [counted], retries: 0, fallbacks: [fast]}}
 """
 LEASE_SECONDS = 3
+CONCURRENCY = 32
 CELERY = (sys.executable, "-m", "celery", "-A", "orchestrator.celery_app")
 
 
@@ -50,7 +51,7 @@ class Yard:
             "BROKER_URL": "",
             "LLMYARD_CONFIG": str(catalog),
             "LLMYARD_LEASE_SECONDS": str(LEASE_SECONDS),
-            "LLMYARD_CONCURRENCY": "32",
+            "LLMYARD_CONCURRENCY": str(CONCURRENCY),
             "LLMYARD_SHUTDOWN_GRACE_SECONDS": "1",
             "LLM_POOL_URL": "",
         }
