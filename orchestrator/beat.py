@@ -7,11 +7,12 @@ MAINTENANCE_QUEUE: Final = "maintenance"
 
 RECONCILE_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 1.0
+EXPIRES_SECONDS: Final = 600.0
+"""Bounds what piles up while there is no worker. Longer than clocks differ: a worker goes by its own."""
 
 
 def _every(task: str, seconds: float) -> dict[str, Any]:
-    # Without an expiry: a worker whose clock is ahead of beat's would find every sweep expired.
-    return {"task": task, "schedule": seconds, "options": {"queue": MAINTENANCE_QUEUE}}
+    return {"task": task, "schedule": seconds, "options": {"queue": MAINTENANCE_QUEUE, "expires": EXPIRES_SECONDS}}
 
 
 SCHEDULE: Final = {

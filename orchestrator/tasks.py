@@ -7,19 +7,23 @@ from concurrent.futures import CancelledError
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from celery import Task
 from celery.exceptions import Ignore, Reject
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import event_loop, worker
-from orchestrator.agents.runner import Delivery, KnownJob, NewMessage
 from orchestrator.celery_app import app
 from orchestrator.dispatch import dispatch, tell_failure, tell_parked, tell_success
 from orchestrator.failed_requests.replay import release_due
+from orchestrator.jobs.deliveries import Delivery, KnownJob, NewMessage
 from orchestrator.jobs.sweeps import Waiting
 from orchestrator.messages import parse_message
 from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.reconcile import reconcile
 from shared.errors import InputError, JobFailedError, MessageRejectedError, RunCrashedError
+
+log = structlog.get_logger()
 
 # One a second would push the users' tasks out of what Flower remembers.
 SWEEP: Final[dict[str, Any]] = {"ignore_result": True, "send_events": False}
@@ -37,8 +41,13 @@ def handle_message(task: Task, message: dict[str, Any] | None = None) -> dict[st
 
 @app.task(name="run_job", bind=True, throws=(JobFailedError,))
 def run_job(task: Task, tenant_id: str, job_id: str) -> dict[str, Any]:
-    """Run a job that has its row: submitted over HTTP, replayed, or found undelivered."""
-    return _run(task, KnownJob(tenant_id, UUID(job_id), task.request.id))
+    """Run a job that has its row: submitted over HTTP, replayed, handed back, or found undelivered."""
+    try:
+        return _run(task, KnownJob(tenant_id, UUID(job_id), task.request.id))
+    except SQLAlchemyError:
+        # The job is as it was, and is sent again: telling its poller of a failure would be wrong.
+        log.exception("delivery_failed", job_id=job_id)
+        raise Ignore from None
 
 
 @app.task(name="reconcile_jobs", **SWEEP)

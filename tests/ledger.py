@@ -7,7 +7,7 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.jobs import store
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.jobs.store import Claim, Ending, JobRecord
+from orchestrator.jobs.store import Claim, ClaimTerms, Ending, JobRecord
 from orchestrator.messages import Message
 from shared.attempts import Usage
 from shared.database import Database
@@ -32,11 +32,11 @@ class Jobs:
 
     async def add_and_claim(self, message: Message, task_id: str = "task-1") -> Claim | None:
         async with self._database.as_tenant(message.tenant_id) as connection:
-            return await store.add_and_claim(connection, uuid7(), message, task_id, worker="w-1", lease_seconds=30)
+            return await store.add_and_claim(connection, uuid7(), message, task_id, ClaimTerms("w-1", 30))
 
     async def claim(self, job_id: UUID) -> Claim | None:
         async with self._database.as_tenant("default") as connection:
-            return await store.claim(connection, job_id, worker="w-2", lease_seconds=30)
+            return await store.claim(connection, job_id, ClaimTerms("w-2", 30))
 
     async def record(self, claim: Claim, ending: Ending) -> bool:
         async with self._database.as_tenant("default") as connection:

@@ -7,21 +7,17 @@ runs out, and the job's crash count decides whether another worker may have it.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from llm_pool.call import CompletionPool
 from llm_pool.types import CompletionRequest
 from orchestrator.agents import catalog
 from orchestrator.agents.prompt_builder import build_messages, build_system_prompt
-from orchestrator.jobs import store
+from orchestrator.jobs.deliveries import Delivery
 from orchestrator.jobs.leases import LeaseKeeper
-from orchestrator.jobs.store import Claim
+from orchestrator.jobs.store import Claim, ClaimTerms
 from orchestrator.messages import Message
 from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.recorder import Recorder
@@ -30,36 +26,6 @@ from shared.database import Database, patiently
 from shared.errors import InputError, LLMError, RunCrashedError
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message that may or may not be a job yet."""
-
-    message: Message
-    task_id: str
-
-    @property
-    def tenant_id(self) -> str:
-        return self.message.tenant_id
-
-    async def find_job_id(self, connection: AsyncConnection) -> UUID | None:
-        return await store.find_id(connection, self.tenant_id, self.message.id)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownJob:
-    """A job that has its row."""
-
-    tenant_id: str
-    job_id: UUID
-    task_id: str
-
-    async def find_job_id(self, _connection: AsyncConnection) -> UUID | None:
-        return self.job_id
-
-
-Delivery = NewMessage | KnownJob
 
 
 class Runner:
@@ -131,18 +97,8 @@ class Runner:
             self._asking.discard(task)
 
     async def _claim(self, delivery: Delivery) -> Claim | None:
-        worker, lease_seconds = self._worker, self._leases.lease_seconds
         async with self._database.as_tenant(delivery.tenant_id) as connection:
-            if isinstance(delivery, NewMessage):
-                new = await store.add_and_claim(
-                    connection, uuid7(), delivery.message, delivery.task_id, worker=worker, lease_seconds=lease_seconds
-                )
-                if new:
-                    return new
-            job_id = await delivery.find_job_id(connection)
-            if job_id is None:
-                return None
-            return await store.claim(connection, job_id, worker=worker, lease_seconds=lease_seconds)
+            return await delivery.claim(connection, ClaimTerms(self._worker, self._leases.lease_seconds))
 
     async def _join(self, delivery: Delivery) -> Outcome:
         """Another run has the job, or had it: let this task have the same answer, now or later."""

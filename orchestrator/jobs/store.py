@@ -21,6 +21,14 @@ from shared.errors import NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimTerms:
+    """Who claims, and for how long."""
+
+    worker: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """Leave to run a job until the lease ends; `run` is the fencing token."""
 
@@ -167,33 +175,23 @@ async def add(connection: AsyncConnection, job_id: UUID, message: Message, task_
     Raises:
         NotFoundError: no such tenant.
     """
-    return await _add(connection, job_id, message, task_id, state=JobState.QUEUED, run=0)
+    return await _add(connection, job_id, message, task_id, None)
 
 
 async def add_and_claim(
-    connection: AsyncConnection, job_id: UUID, message: Message, task_id: str, *, worker: str, lease_seconds: float
+    connection: AsyncConnection, job_id: UUID, message: Message, task_id: str, terms: ClaimTerms
 ) -> Claim | None:
     """Take a message in and claim its first run at once; None when the tenant has sent it before.
 
     Raises:
         NotFoundError: no such tenant.
     """
-    is_new = await _add(
-        connection, job_id, message, task_id, state=JobState.RUNNING, run=1, worker=worker, lease_seconds=lease_seconds
-    )
+    is_new = await _add(connection, job_id, message, task_id, terms)
     return Claim(job_id, message.tenant_id, task_id, 1, message) if is_new else None
 
 
 async def _add(
-    connection: AsyncConnection,
-    job_id: UUID,
-    message: Message,
-    task_id: str,
-    *,
-    state: JobState,
-    run: int,
-    worker: str | None = None,
-    lease_seconds: float = 0.0,
+    connection: AsyncConnection, job_id: UUID, message: Message, task_id: str, terms: ClaimTerms | None
 ) -> bool:
     parameters = {
         "job_id": job_id,
@@ -201,10 +199,10 @@ async def _add(
         "message_id": message.id,
         "body": message.model_dump(mode="json"),
         "task_id": task_id,
-        "state": state.value,
-        "run": run,
-        "worker": worker,
-        "lease_seconds": lease_seconds,
+        "state": JobState.RUNNING.value if terms else JobState.QUEUED.value,
+        "run": 1 if terms else 0,
+        "worker": terms and terms.worker,
+        "lease_seconds": terms.lease_seconds if terms else 0.0,
     }
     row = (await connection.execute(_ADD, parameters)).one()
     if not row.tenant_is_known:
@@ -218,9 +216,9 @@ async def find_id(connection: AsyncConnection, tenant_id: str, message_id: str) 
     return found if isinstance(found, UUID) else None
 
 
-async def claim(connection: AsyncConnection, job_id: UUID, *, worker: str, lease_seconds: float) -> Claim | None:
+async def claim(connection: AsyncConnection, job_id: UUID, terms: ClaimTerms) -> Claim | None:
     """Start the next run of a queued job; None when it is not queued."""
-    parameters = {"job_id": job_id, "worker": worker, "lease_seconds": lease_seconds}
+    parameters = {"job_id": job_id, "worker": terms.worker, "lease_seconds": terms.lease_seconds}
     row = (await connection.execute(_CLAIM, parameters)).one_or_none()
     if row is None:
         return None

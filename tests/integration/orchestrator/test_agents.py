@@ -13,7 +13,7 @@ from orchestrator.agents.catalog import (
     get_agent,
     save_tenants,
 )
-from orchestrator.agents.runner import NewMessage
+from orchestrator.jobs.deliveries import NewMessage
 from orchestrator.outcomes import Succeeded
 from orchestrator.wiring import open_worker
 from shared.database import Database

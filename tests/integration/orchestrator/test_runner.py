@@ -9,8 +9,9 @@ from uuid_utils.compat import uuid7
 
 from llm_pool.types import ChatMessage
 from orchestrator.agents.catalog import DEFAULT_PROFILE, AgentProfile, TenantProfile, save_tenants
-from orchestrator.agents.runner import KnownJob, NewMessage, Runner
+from orchestrator.agents.runner import Runner
 from orchestrator.failed_requests.replay import release_due
+from orchestrator.jobs.deliveries import KnownJob, NewMessage
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.outcomes import POLITE_REPLY, Failed, HandledElsewhere, Parked, RetryLater, Succeeded
 from shared import errors

@@ -9,7 +9,8 @@ import pytest
 from llm_pool.catalog import ModelGroup
 from llm_pool.pool import Pool
 from orchestrator.agents.catalog import ensure_default_tenant
-from orchestrator.agents.runner import NewMessage, Runner
+from orchestrator.agents.runner import Runner
+from orchestrator.jobs.deliveries import NewMessage
 from orchestrator.jobs.leases import LeaseKeeper
 from orchestrator.outcomes import Succeeded
 from orchestrator.recorder import Recorder

@@ -12,7 +12,7 @@ from orchestrator.agents.catalog import AgentProfile, TenantProfile, save_tenant
 from orchestrator.failed_requests import store as failed_requests
 from orchestrator.jobs import store
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.jobs.store import Ending
+from orchestrator.jobs.store import ClaimTerms, Ending
 from shared.database import APP_ROLE, SYSTEM_ROLE, Database, create_engine
 from tests.builders import build_attempt, build_message
 
@@ -59,7 +59,7 @@ async def two_tenants(database: Database) -> None:
 
 async def add_finished_job(connection: Any, tenant: str) -> None:
     message = build_message(id="same-id", tenant_id=tenant)
-    claim = await store.add_and_claim(connection, uuid7(), message, "task", worker="w", lease_seconds=30)
+    claim = await store.add_and_claim(connection, uuid7(), message, "task", ClaimTerms("w", 30))
     assert claim
     await store.wait_for(connection, claim.job_id, "another task")
     await failed_requests.park(connection, claim, error_type="T", error_message="m", delay_seconds=0)
