@@ -9,9 +9,13 @@ from typing import Any, Final
 from celery import Celery
 from kombu.entity import Queue
 
+from orchestrator import redis_transport
 from orchestrator.beat import MAINTENANCE_QUEUE, SCHEDULE
 from shared.errors import ConfigurationError
 from shared.settings import load_settings
+
+# kombu remembers a transport from its first use on, so before anything can connect.
+redis_transport.install()
 
 app = Celery("llmyard", include=["orchestrator.tasks", "orchestrator.worker"])
 

@@ -7,10 +7,8 @@ such an entry becomes a message whose body cannot be decoded, which the consumer
 import base64
 import json
 import uuid
-from collections.abc import Callable
 from typing import Any, Final
 
-from kombu.transport import redis as redis_transport
 from kombu.utils import json as kombu_json
 
 GARBLED_CONTENT_TYPE: Final = "application/x-llmyard-garbled"
@@ -71,15 +69,3 @@ def wrap(entry: str | bytes) -> dict[str, Any]:
             "delivery_info": {"exchange": "", "routing_key": "celery"},
         },
     }
-
-
-def install() -> None:
-    """Make kombu's Redis transport read its queues this way. It offers no hook for it, so two names are replaced."""
-    transport: Any = redis_transport.Transport
-    deliver: Callable[[Any, Any, str], None] = transport._deliver
-
-    def deliver_envelope(self: Any, entry: Any, queue: str) -> None:
-        deliver(self, as_envelope(entry), queue)
-
-    vars(redis_transport)["loads"] = read_entry
-    transport._deliver = deliver_envelope

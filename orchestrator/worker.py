@@ -16,7 +16,7 @@ import structlog
 from celery import signals
 from celery.worker.consumer import Consumer
 
-from orchestrator import event_loop, garbled
+from orchestrator import event_loop
 from orchestrator.dispatch import tell_failure
 from orchestrator.failed_requests import store as failed_requests
 from orchestrator.wiring import WorkerParts, open_worker
@@ -47,7 +47,6 @@ def open_at_start(**_: Any) -> None:
     """Refuse to start rather than fail at the first job."""
     try:
         configure_logging(load_settings())
-        garbled.install()
         parts()
     except ConfigurationError as error:
         raise SystemExit(f"llmyard: {error}") from error

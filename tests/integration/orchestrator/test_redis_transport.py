@@ -1,0 +1,153 @@
+"""The broker's side of a worker: nothing it has taken is lost with it."""
+
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Producer, Queue
+
+from orchestrator import redis_transport
+from orchestrator.beat import MAINTENANCE_QUEUE
+from orchestrator.garbled import GARBLED_CONTENT_TYPE
+
+redis_transport.install()
+
+OURS = "orchestrator.redis_transport:Transport"
+KOMBUS = "kombu.transport.redis:Transport"
+QUEUES = [Queue("celery"), Queue(MAINTENANCE_QUEUE)]
+
+
+class Worker:
+    """As much of a worker as talks to the broker."""
+
+    def __init__(self, url: str, transport: str) -> None:
+        self.connection = Connection(url, transport=transport)
+        self.channel: Any = self.connection.channel()
+        self.taken: list[Any] = []
+        self.consumer = Consumer(self.channel, QUEUES, on_message=self.taken.append, accept=["json"])
+        self.consumer.consume()
+        # Every worker has what waits for messages of dead ones; here only the tests decide when.
+        self.channel.qos.restore_visible = lambda *_, **__: None
+
+    def poll(self) -> None:
+        """Send the next command, and wait until its reply can be read."""
+        self.channel.connection.cycle.on_poll_start()
+        readable, _, _ = select.select([self.channel.client.connection._sock], [], [], 5)
+        assert readable, "no reply"
+
+    def read(self) -> None:
+        try:
+            self.channel._brpop_read()
+        except Empty:
+            return
+
+    def take(self, count: int) -> list[Any]:
+        deadline = time.monotonic() + 10
+        while len(self.taken) < count:
+            assert time.monotonic() < deadline, f"{len(self.taken)} of {count}"
+            self.poll()
+            self.read()
+        return self.taken
+
+    def die(self) -> None:
+        """As by a kill: what lies unread in the socket is gone, and nothing is given back."""
+        self.channel.client.connection.disconnect()
+
+
+@contextmanager
+def work(url: str, transport: str = OURS) -> Iterator[Worker]:
+    worker = Worker(url, transport)
+    yield worker
+    worker.channel.qos.restore_at_shutdown = False
+    worker.connection.release()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def send(url: str, *bodies: Any, queue: str = "celery", **options: Any) -> None:
+    with Connection(url) as connection:
+        producer = Producer(connection.default_channel)
+        for body in bodies:
+            producer.publish(body, routing_key=queue, serializer="json", **options)
+
+
+@pytest.mark.parametrize(("transport", "kept"), [(OURS, 1), (KOMBUS, 0)])
+def test_a_message_is_recorded_with_its_taking_which_kombu_alone_does_not_do(
+    redis_url: str, broker: redis.Redis, transport: str, kept: int
+) -> None:
+    with work(redis_url, transport) as worker:
+        send(redis_url, "hello")
+        worker.poll()
+        worker.die()
+        assert broker.llen("celery") == 0
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index")) == (kept, kept)
+
+
+def test_what_a_dead_worker_had_taken_comes_back_as_it_was(redis_url: str, broker: redis.Redis) -> None:
+    with work(redis_url) as dead:
+        send(redis_url, {"n": 1})
+        dead.poll()
+        dead.die()
+        (tag,) = broker.hkeys("unacked")
+        dead.channel.qos.restore_by_tag(tag.decode())
+    with work(redis_url) as worker:
+        (message,) = worker.take(1)
+        assert message.payload == {"n": 1}
+        message.ack()
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index"), broker.llen("celery")) == (0, 0, 0)
+
+
+def test_messages_come_in_the_order_they_were_sent(redis_url: str) -> None:
+    with work(redis_url) as worker:
+        send(redis_url, *range(20))
+        assert [message.payload for message in worker.take(20)] == list(range(20))
+
+
+def test_a_waiting_worker_gets_a_message_at_once(redis_url: str) -> None:
+    with work(redis_url) as worker:
+        worker.poll()
+        worker.read()
+        worker.channel.connection.cycle.on_poll_start()
+        started_at = time.monotonic()
+        send(redis_url, "hello")
+        (message,) = worker.take(1)
+        assert message.payload == "hello"
+        assert time.monotonic() - started_at < 0.5, "it waited for its timeout"
+
+
+@pytest.mark.parametrize("options", [{"queue": MAINTENANCE_QUEUE}, {"priority": 5}])
+def test_other_lists_are_looked_at_every_second(redis_url: str, options: dict[str, Any]) -> None:
+    with work(redis_url) as worker:
+        worker.poll()
+        worker.read()
+        send(redis_url, "hello", **options)
+        assert [message.payload for message in worker.take(1)] == ["hello"]
+
+
+def test_waiting_leaves_the_list_as_it_is(redis_url: str, broker: redis.Redis) -> None:
+    with work(redis_url) as waiting:
+        waiting.poll()
+        waiting.read()
+        send(redis_url, 1, 2)
+        before = broker.lrange("celery", 0, -1)
+        waiting.poll()
+        waiting.die()
+        assert broker.lrange("celery", 0, -1) == before
+        assert broker.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize("entry", ["not json", "[1, 2]", "[" * 5_000, '{"properties": {"delivery_tag": 7}}', "\x00"])
+def test_garbage_is_handed_out_as_a_message_nobody_can_decode(redis_url: str, broker: redis.Redis, entry: str) -> None:
+    with work(redis_url) as worker:
+        broker.lpush("celery", entry)
+        (message,) = worker.take(1)
+        assert message.content_type == GARBLED_CONTENT_TYPE
