@@ -78,6 +78,9 @@ TRANSPORT: Final[dict[str, Any]] = {
     # How often kombu looks for messages of dead workers: interval x throttle seconds. Its own 10 x 10 is far too slow.
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
+    # Who looks holds a lock, and may be killed with it: nobody would look for kombu's own 300 s. Two that look at once
+    # do no harm.
+    "unacked_mutex_expire": 5,
     # A broker that went silent is noticed, not waited for.
     "socket_timeout": 30,
     "socket_connect_timeout": 5,

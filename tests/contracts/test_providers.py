@@ -125,19 +125,19 @@ async def test_an_error_status_without_the_dialects_body(
 
 
 @pytest.mark.parametrize(
-    ("headers", "seconds"),
+    ("build_headers", "seconds"),
     [
-        ({"Retry-After": "3"}, 3.0),
-        ({"Retry-After": "0.5"}, 0.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True)}, 3600.0),
+        (lambda: {"Retry-After": "3"}, 3.0),
+        (lambda: {"Retry-After": "0.5"}, 0.5),
+        (lambda: {"retry-after-ms": "250"}, 0.25),
+        (lambda: {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True)}, 3600.0),
     ],
     ids=["seconds", "float", "milliseconds", "date"],
 )
 async def test_the_wait_that_a_full_quota_asks_for(
-    provider: Provider, server: ProviderServer, headers: dict[str, str], seconds: float
+    provider: Provider, server: ProviderServer, build_headers: Callable[[], dict[str, str]], seconds: float
 ) -> None:
-    server.behave = send_json(server.dialect.error("slow down"), 429, headers)
+    server.behave = send_json(server.dialect.error("slow down"), 429, build_headers())
     with pytest.raises(errors.LLMRateLimitedError) as caught:
         await ask(provider)
     assert caught.value.retry_after_seconds == pytest.approx(seconds, rel=0.05)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from celery import states
 from celery.app.defaults import NAMESPACES, flatten
+from kombu import Connection
 
 from orchestrator.beat import MAINTENANCE_QUEUE, SCHEDULE
 from orchestrator.celery_app import CONNECTIONS, QUEUES, TRANSPORT, WORKER
@@ -76,6 +77,12 @@ def test_a_run_goes_on_while_the_broker_is_away() -> None:
 
 def test_messages_of_dead_workers_are_looked_for_every_second() -> None:
     assert TRANSPORT["unacked_restore_interval"] * TRANSPORT["unacked_restore_throttle"] == 1
+
+
+def test_a_worker_killed_with_the_lock_in_hand_does_not_stop_the_looking() -> None:
+    with Connection("redis://", transport_options=TRANSPORT) as connection:
+        assert connection.transport.Channel.from_transport_options.count("unacked_mutex_expire") == 1
+    assert TRANSPORT["unacked_mutex_expire"] <= 10
 
 
 def test_a_silent_broker_is_noticed() -> None:
