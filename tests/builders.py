@@ -9,8 +9,20 @@ from uuid_utils.compat import uuid7
 from llm_pool.types import CompletionResponse
 from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message, parse_message
+from shared import errors
 from shared.attempts import Attempt, Usage
 
+PARKING_ERRORS = (
+    errors.LLMRateLimitedError,
+    errors.LLMOverloadedError,
+    errors.LLMTimeoutError,
+    errors.LLMConnectionError,
+    errors.LLMBrokenAnswerError,
+    errors.LLMAuthenticationError,
+    errors.LLMQuotaExhaustedError,
+    errors.LLMModelNotFoundError,
+    errors.LLMUnavailableError,
+)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 

@@ -14,23 +14,13 @@ from orchestrator.failed_requests.replay import release_due
 from orchestrator.jobs.deliveries import KnownJob, NewMessage
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.outcomes import POLITE_REPLY, Failed, HandledElsewhere, Parked, RetryLater, Succeeded
-from shared import errors
 from shared.database import Database
 from shared.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError, NotFoundError, RunCrashedError
-from tests.builders import build_attempt, build_message
+from tests.builders import PARKING_ERRORS, build_attempt, build_message
 from tests.fakes.scripted_pool import ScriptedPool
 from tests.ledger import Jobs, count
 
 MakeRunner = Callable[[ScriptedPool], Runner]
-PARKING = [
-    errors.LLMRateLimitedError,
-    errors.LLMTimeoutError,
-    errors.LLMConnectionError,
-    errors.LLMBrokenAnswerError,
-    errors.LLMAuthenticationError,
-    errors.LLMModelNotFoundError,
-    errors.LLMUnavailableError,
-]
 
 
 def deliver(task_id: str = "task-1", **fields: object) -> NewMessage:
@@ -111,7 +101,7 @@ async def test_what_the_pool_refuses_fails_the_job(
     assert await count(superuser, "failed_requests") == 0
 
 
-@pytest.mark.parametrize("kind", PARKING)
+@pytest.mark.parametrize("kind", PARKING_ERRORS)
 async def test_an_outage_parks_the_job_politely_and_keeps_what_was_paid(
     make_runner: MakeRunner, superuser: asyncpg.Connection, kind: type[LLMError]
 ) -> None:

@@ -17,20 +17,10 @@ from orchestrator.recorder import build_ending
 from orchestrator.results import build_answer, build_failure, build_quarantine, build_view, build_waiting
 from shared import errors
 from shared.errors import InputError, LLMError
-from tests.builders import NOON, build_attempt, build_claim, build_message, build_response
+from tests.builders import NOON, PARKING_ERRORS, build_attempt, build_claim, build_message, build_response
 
 ROBIN = AgentProfile("robin", "Robin", "a seller", model_preference="quality")
 ATTEMPTS = (build_attempt(error_type="LLMOverloadedError"),)
-PARKING = [
-    errors.LLMRateLimitedError,
-    errors.LLMOverloadedError,
-    errors.LLMTimeoutError,
-    errors.LLMConnectionError,
-    errors.LLMBrokenAnswerError,
-    errors.LLMAuthenticationError,
-    errors.LLMModelNotFoundError,
-    errors.LLMUnavailableError,
-]
 FAILING = [errors.LLMContextTooLongError, errors.LLMContentBlockedError, errors.LLMInvalidRequestError]
 
 
@@ -39,7 +29,7 @@ def build_record(state: JobState, result: dict[str, object] | None = None, reque
     return JobRecord(uuid7(), "default", "task-1", "m-1", state, 1, NOON, finished_at, result, request_id, NOON)
 
 
-@pytest.mark.parametrize("kind", PARKING)
+@pytest.mark.parametrize("kind", PARKING_ERRORS)
 def test_what_time_may_mend_is_parked_with_what_was_paid(kind: type[LLMError]) -> None:
     outcome = decide_outcome(build_claim(), kind("down", retry_after_seconds=7.0, attempts=ATTEMPTS))
     assert outcome == Parked(kind.__name__, "down", 7.0, ATTEMPTS)
