@@ -6,6 +6,7 @@ such an entry becomes a message whose body cannot be decoded, which the consumer
 
 import base64
 import json
+import re
 import uuid
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from kombu.utils import json as kombu_json
 
 GARBLED_CONTENT_TYPE: Final = "application/x-llmyard-garbled"
 """No decoder knows it, which is the point."""
+
+_TAG: Final = re.compile(rb'"delivery_tag":\s*"([^"\\]+)"')
 
 UNREADABLE: Final = (ValueError, RecursionError, TypeError, AttributeError, KeyError, ArithmeticError)
 """What kombu's reader raises: for what is no JSON, and from the conversions that `__type__` in it asks for."""
@@ -65,7 +68,13 @@ def wrap(entry: str | bytes) -> dict[str, Any]:
         "headers": {},
         "properties": {
             "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": _find_tag(raw) or str(uuid.uuid4()),
             "delivery_info": {"exchange": "", "routing_key": "celery"},
         },
     }
+
+
+def _find_tag(raw: bytes) -> str | None:
+    """The entry's own tag, by sight: it may be recorded as unacknowledged under that, and would come back for ever."""
+    found = _TAG.search(raw)
+    return found and found.group(1).decode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """The broker's side of a worker: nothing it has taken is lost with it."""
 
+import json
 import select
 import time
 from collections.abc import Iterator
@@ -143,6 +144,36 @@ def test_waiting_leaves_the_list_as_it_is(redis_url: str, broker: redis.Redis) -
         waiting.die()
         assert broker.lrange("celery", 0, -1) == before
         assert broker.hlen("unacked") == 0
+
+
+ENVELOPE: dict[str, Any] = {
+    "body": "W10=",
+    "content-type": "application/json",
+    "content-encoding": "utf-8",
+    "headers": {},
+    "properties": {
+        "body_encoding": "base64",
+        "delivery_tag": "tag-1",
+        "delivery_info": {"exchange": "", "routing_key": "celery"},
+    },
+}
+GARBLED_BUT_RECORDED = {
+    "body": {**ENVELOPE, "body": "abc"},
+    "headers": {**ENVELOPE, "headers": []},
+    "a conversion that fails": {**ENVELOPE, "x": {"__type__": "uuid", "__value__": 5}},
+}
+
+
+@pytest.mark.parametrize("entry", GARBLED_BUT_RECORDED.values(), ids=GARBLED_BUT_RECORDED)
+def test_garbage_that_was_recorded_does_not_come_back_for_ever(
+    redis_url: str, broker: redis.Redis, entry: dict[str, Any]
+) -> None:
+    with work(redis_url) as worker:
+        broker.lpush("celery", json.dumps(entry))
+        (message,) = worker.take(1)
+        assert message.content_type == GARBLED_CONTENT_TYPE
+        message.ack()
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index")) == (0, 0)
 
 
 @pytest.mark.parametrize("entry", ["not json", "[1, 2]", "[" * 5_000, '{"properties": {"delivery_tag": 7}}', "\x00"])
