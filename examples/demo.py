@@ -42,7 +42,8 @@ def main() -> None:
     """Exit status 0 means: everything that was enqueued has been answered, once."""
     DATA.mkdir(mode=0o700, exist_ok=True)
     os.environ["DEMO_DIRECTORY"] = str(DATA)
-    with _nothing_fails(), Stack(StackOptions(DATA), Settings(llmyard_config=HERE / "demo.yaml"), say) as stack:
+    _end_outages()
+    with Stack(StackOptions(DATA), Settings(llmyard_config=HERE / "demo.yaml"), say) as stack:
         _show_stack(stack)
         _load_agents()
         urls = find_running_stack(DATA)
@@ -111,12 +112,10 @@ def _outage(model: str) -> Iterator[None]:
         switch.unlink()
 
 
-@contextmanager
-def _nothing_fails() -> Iterator[None]:
-    """A demo that was killed in its outage leaves its switches behind."""
+def _end_outages() -> None:
+    """A demo that was killed in one leaves its switches behind."""
     for switch in DATA.glob("*-is-down"):
         switch.unlink()
-    yield
 
 
 def _load_agents() -> None:

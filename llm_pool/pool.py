@@ -15,10 +15,10 @@ from llm_pool.providers.http import Connections
 from llm_pool.providers.registry import PROVIDERS
 from llm_pool.routing.health import Health
 from llm_pool.routing.router import Router
-from llm_pool.text import make_storable
 from llm_pool.types import CompletionRequest, CompletionResponse, ProviderAnswer
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
+from shared.text import make_storable
 
 
 class Pool:

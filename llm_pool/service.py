@@ -23,7 +23,7 @@ from llm_pool.wire import (
     describe_fault,
     dump_response,
 )
-from shared.errors import InputError, LLMError, NotFoundError
+from shared.errors import InputError, LLMError
 from shared.settings import Settings, find_secret
 
 CLIENT_CLOSED_REQUEST = 499
@@ -86,8 +86,7 @@ def _add_health(app: FastAPI, catalog: Catalog) -> None:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
-        status = 404 if isinstance(error, NotFoundError) else 422
-        return JSONResponse({"error": error.as_dict()}, status_code=status)
+        return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_shape(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 
-from llm_pool.text import find_fault, make_storable
 from llm_pool.types import ChatMessage, CompletionRequest, CompletionResponse, Role
 from shared.attempts import Attempt
 from shared.errors import (
@@ -21,6 +20,7 @@ from shared.errors import (
     LLMUnavailableError,
     NotFoundError,
 )
+from shared.text import find_fault, make_storable
 
 ALL_UNAVAILABLE = "All providers unavailable"
 """The whole error body that callers of this service know."""
@@ -41,7 +41,7 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 def _refuse_unstorable(text: str) -> str:
     fault = find_fault(text)
     if fault is not None:
-        raise PydanticCustomError("unstorable_text", "{fault}", {"fault": fault})
+        raise PydanticCustomError("unstorable_text", "{fault}", {"fault": f"it {fault.problem}"})
     return text
 
 

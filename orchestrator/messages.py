@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import ErrorDetails
 
 from shared.errors import InputError
+from shared.text import find_fault
 
 MESSAGE_VERSION: Final = 1
 DEFAULT_TENANT: Final = "default"
@@ -106,22 +107,12 @@ def _refuse_unstorable(raw: Mapping[str, Any]) -> None:
             total += len(value)
             if len(value) > MAX_CONTENT_CHARACTERS:
                 raise InputError(field, f"holds {len(value):,} characters", f"send at most {MAX_CONTENT_CHARACTERS:,}")
-            if problem := _text_problem(value):
-                raise InputError(field, *problem)
+            if fault := find_fault(value):
+                raise InputError(field, fault.problem, fault.remedy)
         elif isinstance(value, float) and not math.isfinite(value):
             raise InputError(field, f"is {value}", "send a finite number")
     if total > MAX_MESSAGE_CHARACTERS:
         raise InputError("message", f"holds {total:,} characters", f"send at most {MAX_MESSAGE_CHARACTERS:,}")
-
-
-def _text_problem(text: str) -> tuple[str, str] | None:
-    if "\x00" in text:
-        return "holds a NUL character", "remove \\u0000"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "holds half of a surrogate pair", "send valid Unicode"
-    return None
 
 
 def _walk(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,6 @@ from uuid import UUID
 import structlog
 from celery import Task
 from celery.exceptions import Ignore, Reject
-from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import event_loop, worker
 from orchestrator.celery_app import app
@@ -21,6 +20,7 @@ from orchestrator.jobs.sweeps import Waiting
 from orchestrator.messages import parse_message
 from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.reconcile import reconcile
+from shared.database import DATABASE_ERRORS
 from shared.errors import InputError, JobFailedError, MessageRejectedError, RunCrashedError
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ def run_job(task: Task, tenant_id: str, job_id: str) -> dict[str, Any]:
     """Run a job that has its row: submitted over HTTP, replayed, handed back, or found undelivered."""
     try:
         return _run(task, KnownJob(tenant_id, UUID(job_id), task.request.id))
-    except SQLAlchemyError:
+    except DATABASE_ERRORS:
         # The job is as it was, and is sent again: telling its poller of a failure would be wrong.
         log.exception("delivery_failed", job_id=job_id)
         raise Ignore from None

@@ -65,17 +65,12 @@ async def open_database(settings: Settings) -> Database:
     Raises:
         ConfigurationError: it cannot be reached, or its roles are not safe to work under.
     """
-    # A little more than half of a worker's jobs: each needs a connection only for a few milliseconds.
-    database = connect_database(settings, pool_size=20)
-    await database.verify_roles()
-    return database
-
-
-def connect_database(settings: Settings, *, pool_size: int = 5) -> Database:
-    """A database, not asked anything yet."""
     app_url = settings.database_app_url or settings.require_database_url()
     system_url = settings.database_system_url or settings.require_database_url()
-    return Database(create_engine(app_url, pool_size=pool_size), create_engine(system_url, pool_size=3))
+    # Far fewer than a worker's jobs: each needs a connection only for a few milliseconds.
+    database = Database(create_engine(app_url, pool_size=20), create_engine(system_url, pool_size=3))
+    await database.verify_roles()
+    return database
 
 
 def build_front_door(settings: Settings, database: Database) -> FrontDoor:

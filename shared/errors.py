@@ -42,6 +42,8 @@ class ConfigurationError(LLMYardError):
 class InputError(LLMYardError):
     """The caller's data cannot be used. `str()` reads `field: problem; remedy`."""
 
+    http_status: ClassVar[int] = 422
+
     def __init__(self, field: str, problem: str, remedy: str) -> None:
         super().__init__(f"{field}: {problem}; {remedy}")
         self.field = field
@@ -54,6 +56,8 @@ class InputError(LLMYardError):
 
 class NotFoundError(InputError):
     """The caller named an agent, a tenant, a model group or a job that does not exist."""
+
+    http_status = 404
 
 
 class MessageRejectedError(LLMYardError):

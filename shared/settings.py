@@ -75,11 +75,20 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: a variable has a value that cannot be used.
     """
+    settings = load_environment()
+    found = find_running_stack(settings.llmyard_data_dir)
+    missing = {name: value for name, value in found.items() if getattr(settings, name, None) is None}
+    return settings.model_copy(update=missing)
+
+
+def load_environment() -> Settings:
+    """The environment alone, for whoever is to start a stack of its own.
+
+    Raises:
+        ConfigurationError: a variable has a value that cannot be used.
+    """
     try:
-        settings = Settings()
-        found = find_running_stack(settings.llmyard_data_dir)
-        missing = {name: value for name, value in found.items() if getattr(settings, name, None) is None}
-        return settings.model_copy(update=missing)
+        return Settings()
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).upper()

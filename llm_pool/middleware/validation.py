@@ -1,9 +1,9 @@
 """Request ring: a request that no provider could take is refused here, with the field to mend."""
 
 from llm_pool.call import Call, RequestHandler
-from llm_pool.text import find_fault
 from llm_pool.types import CompletionRequest, CompletionResponse
 from shared.errors import InputError
+from shared.text import find_fault
 
 
 async def refuse_unusable(call: Call, proceed: RequestHandler) -> CompletionResponse:
@@ -23,4 +23,4 @@ def check_request(request: CompletionRequest) -> None:
     for field, text in texts.items():
         fault = find_fault(text)
         if fault is not None:
-            raise InputError(field, fault, "remove it")
+            raise InputError(field, f"it {fault.problem}", "remove it")

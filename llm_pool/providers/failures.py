@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from llm_pool.text import make_storable
 from shared.errors import (
     LLMAuthenticationError,
     LLMBrokenAnswerError,
@@ -18,6 +17,7 @@ from shared.errors import (
     LLMRateLimitedError,
     LLMTimeoutError,
 )
+from shared.text import make_storable
 
 MESSAGE_CHARACTERS = 500
 """Longer error texts are cut: some gateways answer with a web page."""

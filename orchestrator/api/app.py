@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from orchestrator.api import health, jobs
 from orchestrator.wiring import build_front_door, open_database
 from shared.database import DATABASE_ERRORS, is_unreachable
-from shared.errors import InputError, NotFoundError
+from shared.errors import InputError
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -45,8 +45,7 @@ async def open_api(settings: Settings) -> FastAPI:
 
 async def _answer_input_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InputError), "registered for InputError only"
-    status = 404 if isinstance(error, NotFoundError) else 422
-    return JSONResponse({"error": error.as_dict()}, status_code=status)
+    return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
 
 
 async def _answer_bad_parameter(request: Request, error: Exception) -> JSONResponse:

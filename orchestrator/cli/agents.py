@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,8 +60,5 @@ def _require_default_agent(tenant: TenantProfile) -> None:
 
 
 async def _save(tenants: Sequence[TenantProfile]) -> None:
-    database = await open_database(load_settings())
-    try:
+    async with aclosing(await open_database(load_settings())) as database:
         await save_tenants(database, tenants)
-    finally:
-        await database.aclose()

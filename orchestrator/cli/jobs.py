@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import uuid4
@@ -77,11 +78,8 @@ async def _with_front_door(use: Callable[[FrontDoor], Awaitable[JobRecord]]) -> 
     settings = load_settings()
     settings.require_broker_url()
     configure_logging(settings)
-    database = await open_database(settings)
-    try:
+    async with aclosing(await open_database(settings)) as database:
         return await use(build_front_door(settings, database))
-    finally:
-        await database.aclose()
 
 
 def _show(job: JobRecord, *, as_json: bool) -> None:

@@ -1,11 +1,12 @@
 """`llmyard migrate`: bring the database to this version's tables."""
 
 import asyncio
+from contextlib import aclosing
 
 import typer
 
 from orchestrator.agents.catalog import ensure_default_tenant
-from orchestrator.wiring import connect_database
+from orchestrator.wiring import open_database
 from shared import migrations
 from shared.database import DATABASE_ERRORS, describe_fault
 from shared.errors import ConfigurationError
@@ -27,9 +28,5 @@ def migrate() -> None:
 
 
 async def _seed(settings: Settings) -> None:
-    database = connect_database(settings)
-    try:
-        await database.verify_roles()
+    async with aclosing(await open_database(settings)) as database:
         await ensure_default_tenant(database)
-    finally:
-        await database.aclose()

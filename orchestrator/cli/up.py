@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.stack.configuration import StackOptions, load_environment_settings
+from orchestrator.stack.configuration import StackOptions
 from orchestrator.stack.stack import Part, Stack
 from orchestrator.stack.supervisor import StopRequestedError
-from shared.settings import RUNNING_STACK_FILE, load_settings
+from shared.settings import RUNNING_STACK_FILE, load_environment
 
 _WIDTH_WHEN_NOT_A_TERMINAL = 160
 
@@ -26,10 +26,11 @@ def up(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs the worker waits for at once.")] = None,
 ) -> None:
     """Start all of it on this machine. DATABASE_URL, REDIS_URL and BROKER_URL, where set, replace what is embedded."""
-    directory = data or load_settings().llmyard_data_dir
+    settings = load_environment()
+    directory = data or settings.llmyard_data_dir
     console = _build_console()
     options = StackOptions(directory, api_port, flower_port, concurrency)
-    stack = Stack(options, load_environment_settings(), _build_say(console))
+    stack = Stack(options, settings, _build_say(console))
     _end_on_signals(stack)
     try:
         with stack:

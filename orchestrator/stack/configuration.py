@@ -1,10 +1,10 @@
-"""What a stack is told, and what it tells the programs it starts. Pure, but for reading the settings."""
+"""What a stack is told, and what it tells the programs it starts. Pure."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,6 @@ class StackUrls:
     database_url: str
     redis_url: str
     broker_url: str
-
-
-def load_environment_settings() -> Settings:
-    """The environment alone: `load_settings` also takes the URLs of a running stack, which are not for a new one."""
-    load_settings()  # its error for a bad value is one sentence
-    return Settings()
 
 
 def build_service_environment(

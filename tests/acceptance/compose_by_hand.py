@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from orchestrator.stack.ports import find_any_port
+
 ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 BIN = Path(sys.executable).parent
@@ -27,7 +29,7 @@ class ComposeByHand:
         self._directory = directory
         self._environment = environment
         self._variables = variables
-        self.ports = {name: find_free_port() for name in ("llm-pool", "api", "flower")}
+        self.ports = {name: find_any_port() for name in ("llm-pool", "api", "flower")}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
@@ -99,10 +101,3 @@ class ComposeByHand:
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
-
-
-def find_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from orchestrator.stack.ports import find_any_port
 
 MAKE_TINY_MODEL = Path(__file__).parents[2] / "scripts" / "make_tiny_model.py"
 START_SECONDS = 60
@@ -23,7 +24,7 @@ def mlx_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("mlx")
     model = directory / "model"
     subprocess.run([sys.executable, MAKE_TINY_MODEL, model], check=True)
-    port = find_free_port()
+    port = find_any_port()
     with (directory / "server.log").open("wb") as log:
         server = start_server(model, port, log.fileno())
         try:
@@ -40,13 +41,6 @@ def skip_without_mlx() -> None:
             importlib.import_module(module)
     except ImportError as error:
         pytest.skip(f"mlx wheels exist for Linux x86_64 and Apple silicon only: {error}")
-
-
-def find_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def start_server(model: Path, port: int, output: int) -> subprocess.Popen[bytes]:

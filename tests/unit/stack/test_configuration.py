@@ -7,9 +7,8 @@ from orchestrator.stack.configuration import (
     StackUrls,
     build_service_environment,
     hide_password,
-    load_environment_settings,
 )
-from shared.settings import Settings
+from shared.settings import Settings, load_environment
 
 URLS = StackUrls("postgresql://db", "redis://results", "redis://broker")
 OPTIONS = StackOptions(Path("data"))
@@ -70,7 +69,7 @@ def test_another_running_stack_is_not_taken_for_the_users_own_servers(
 ) -> None:
     (tmp_path / "stack.json").write_text('{"urls": {"database_url": "postgresql://other"}}')
     monkeypatch.setenv("LLMYARD_DATA_DIR", str(tmp_path))
-    assert load_environment_settings().database_url is None
+    assert load_environment().database_url is None
 
 
 @pytest.mark.parametrize(

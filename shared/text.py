@@ -1,0 +1,35 @@
+"""Which text may be sent to a provider and kept in Postgres."""
+
+import re
+from dataclasses import dataclass
+
+STANDS_IN = "\N{REPLACEMENT CHARACTER}"
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class TextFault:
+    """What keeps a text from being stored, and how to mend it; in words, after the field's name."""
+
+    problem: str
+    remedy: str
+
+
+_NUL = TextFault("holds a NUL character", "remove \\u0000")
+_SURROGATE = TextFault("holds half of a surrogate pair", "send valid Unicode")
+
+
+def find_fault(text: str) -> TextFault | None:
+    """None for nearly every text there is."""
+    if "\x00" in text:
+        return _NUL
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE
+    return None
+
+
+def make_storable(text: str) -> str:
+    """A provider's text with what cannot be stored replaced: an answer that was paid for is kept."""
+    return _UNSTORABLE.sub(STANDS_IN, text)
