@@ -9,25 +9,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from llm_pool.call import CompletionPool
+from llm_pool.asking.asking import AskablePool
+from llm_pool.assembly import open_pool
 from llm_pool.catalog import Catalog
-from llm_pool.catalog_file import Lookup
-from llm_pool.pool import Pool
-from llm_pool.startup import choose_catalog
-from llm_pool.types import CompletionRequest, CompletionResponse
-from llm_pool.wire import (
-    STATUS_BY_ERROR,
-    CompleteBody,
-    build_error_body,
-    build_error_headers,
-    describe_fault,
-    dump_response,
-)
-from shared.errors import InputError, LLMError
+from llm_pool.catalogs.catalog_file import Lookup
+from llm_pool.dialects import anthropic, models, openai, own
+from llm_pool.remote.wire_bodies import describe_fault, read_fault
+from llm_pool.status.metrics import Metrics, open_metrics
+from shared.clock import Clock, SystemClock
+from shared.cross_site import RefuseCrossSite
+from shared.errors import InputError
 from shared.settings import Settings, find_secret
-
-CLIENT_CLOSED_REQUEST = 499
-"""Nobody reads it; it keeps the access log true."""
 
 
 async def open_service(settings: Settings, lookup: Lookup = find_secret) -> FastAPI:
@@ -36,12 +28,15 @@ async def open_service(settings: Settings, lookup: Lookup = find_secret) -> Fast
     Raises:
         ConfigurationError: in one sentence, before anything listens.
     """
-    catalog = await choose_catalog(settings.llmyard_config, lookup, settings.llmyard_mock_when_no_provider)
-    return create_app(catalog, Pool(catalog))
+    metrics = open_metrics(settings.prometheus_multiproc_dir)
+    catalog, pool = await open_pool(settings, meter=metrics, lookup=lookup)
+    return create_app(catalog, pool, metrics=metrics)
 
 
-def create_app(catalog: Catalog, pool: CompletionPool) -> FastAPI:
-    """The app closes the pool when it ends."""
+def create_app(
+    catalog: Catalog, pool: AskablePool, *, metrics: Metrics | None = None, clock: Clock | None = None
+) -> FastAPI:
+    """The app closes the pool when it ends. Without `metrics` it has no `/metrics`."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -49,23 +44,15 @@ def create_app(catalog: Catalog, pool: CompletionPool) -> FastAPI:
         await pool.aclose()
 
     app = FastAPI(title="llmyard pool", lifespan=lifespan)
+    app.add_middleware(RefuseCrossSite)
     _add_error_handlers(app)
     _add_health(app, catalog)
-
-    @app.post("/complete", response_model=CompletionResponse)
-    async def complete(body: CompleteBody, request: Request) -> Response:
-        try:
-            response = await _complete_while_connected(pool, body.to_request(), request)
-        except LLMError as error:
-            return JSONResponse(
-                build_error_body(error, body.include_attempts),
-                status_code=STATUS_BY_ERROR[type(error)],
-                headers=build_error_headers(error),
-            )
-        if response is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return Response(dump_response(response), media_type="application/json")
-
+    if metrics is not None:
+        _add_metrics(app, metrics)
+    app.include_router(own.build_routes(pool))
+    app.include_router(openai.build_routes(pool, clock or SystemClock()))
+    app.include_router(anthropic.build_routes(pool))
+    app.include_router(models.build_routes(catalog))
     return app
 
 
@@ -83,36 +70,29 @@ def _add_health(app: FastAPI, catalog: Catalog) -> None:
         return JSONResponse({"status": "not ready", "reason": "no usable deployment"}, status_code=503)
 
 
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics")
+    async def expose(request: Request) -> Response:
+        """In Prometheus' text form."""
+        # Many processes mean many files to read.
+        exposition = await asyncio.to_thread(metrics.expose, request.headers.get("Accept", ""))
+        return Response(exposition.body, headers={"Content-Type": exposition.content_type})
+
+
 def _add_error_handlers(app: FastAPI) -> None:
+    """For the paths that no dialect has claimed, and for llmyard's own."""
+
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
         return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_shape(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = () if first["type"] == "json_invalid" else first["loc"]  # else the place is an offset in the text
-        return JSONResponse({"error": describe_fault(place, first["msg"]).as_dict()}, status_code=422)
+        return JSONResponse({"error": read_fault(error.errors()[0], own.REMEDY).as_dict()}, status_code=422)
 
     @app.exception_handler(HTTPException)
     async def refuse_http(_: Request, error: HTTPException) -> JSONResponse:
         """FastAPI answers a body that is no text with 400; everything wrong with a body is 422 here."""
         status = 422 if error.status_code == 400 else error.status_code
-        fault = describe_fault((), str(error.detail))
+        fault = describe_fault((), str(error.detail), own.REMEDY)
         return JSONResponse({"error": fault.as_dict()}, status_code=status, headers=error.headers)
-
-
-async def _complete_while_connected(
-    pool: CompletionPool, request: CompletionRequest, connection: Request
-) -> CompletionResponse | None:
-    """None when the caller hung up: its call is cancelled then, which closes the socket to the provider."""
-    answering = asyncio.ensure_future(pool.complete(request))
-    hanging_up = asyncio.ensure_future(connection.receive())
-    try:
-        # The body has been read, so the only thing still to come from the caller is its end.
-        await asyncio.wait((answering, hanging_up), return_when=asyncio.FIRST_COMPLETED)
-        return answering.result() if answering.done() else None
-    finally:
-        answering.cancel()
-        hanging_up.cancel()
-        await asyncio.gather(answering, hanging_up, return_exceptions=True)

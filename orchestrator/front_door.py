@@ -13,13 +13,13 @@ from uuid_utils.compat import uuid7
 from llm_pool.catalog import Catalog
 from orchestrator import dispatch
 from orchestrator.agents import catalog
+from orchestrator.cancelling import Canceller
 from orchestrator.jobs import store
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.jobs.store import JobRecord
 from orchestrator.jobs.sweeps import Waiting
 from orchestrator.messages import Message
 from shared.database import Database
-from shared.errors import NotFoundError
 
 FIRST_LOOK_SECONDS: Final = 0.02
 LONGEST_LOOK_SECONDS: Final = 0.5
@@ -31,6 +31,7 @@ class FrontDoor:
     def __init__(self, database: Database, models: Catalog) -> None:
         self._database = database
         self._models = models
+        self._canceller = Canceller(database)
 
     async def submit(self, message: Message) -> JobRecord:
         """Take a message in, commit, then wake a worker. The same message twice is the same job.
@@ -51,19 +52,22 @@ class FrontDoor:
             await asyncio.to_thread(dispatch.dispatch, [Waiting(job.job_id, job.tenant_id, job.task_id)])
         return job
 
+    async def cancel(self, job_id: UUID) -> JobRecord:
+        """End a job wherever it is, unless it has ended already; its final state says which of the two it was.
+
+        Raises:
+            NotFoundError: no such job.
+        """
+        return await self._canceller.cancel(await self._get_tenant(job_id), job_id)
+
     async def get(self, job_id: UUID) -> JobRecord:
         """Where a job stands.
 
         Raises:
             NotFoundError: no such job.
         """
-        async with self._database.as_system() as connection:
-            tenant_id = await store.find_tenant(connection, job_id)
-        if tenant_id is not None:
-            async with self._database.as_tenant(tenant_id) as connection:
-                if job := await store.find(connection, job_id):
-                    return job
-        raise NotFoundError("id", f"no job {job_id}", "use the id that was returned when it was submitted")
+        async with self._database.as_tenant(await self._get_tenant(job_id)) as connection:
+            return await store.get(connection, job_id)
 
     async def wait(self, job_id: UUID, seconds: float) -> JobRecord:
         """The job as soon as it has news for a user (an answer, a failure, or that it was parked), or after `seconds`.
@@ -80,6 +84,10 @@ class FrontDoor:
             look_seconds = min(look_seconds * 1.5, LONGEST_LOOK_SECONDS)
             job = await self.get(job_id)
         return job
+
+    async def _get_tenant(self, job_id: UUID) -> str:
+        async with self._database.as_system() as connection:
+            return await store.get_tenant(connection, job_id)
 
 
 def _has_news(job: JobRecord, was_parked: bool) -> bool:

@@ -40,6 +40,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody asked for the job's end before it had an answer."""
+
+    result: dict[str, Any]
+    """What the poller gets."""
+    waiting_tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """No provider can answer now: the job waits in Postgres, and the outage costs it nothing."""
 
@@ -55,7 +64,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """The run was handed back unfinished, as when its worker was told to stop; another worker goes on."""
+    """The run was interrupted and is handed back, as when its worker was told to stop; another worker goes on."""
 
     reason: str
     job: Waiting | None = None
@@ -63,8 +72,36 @@ class RetryLater:
 
 
 @dataclass(frozen=True, slots=True)
+class Crashed:
+    """The process that ran the job, and nothing else, died: a crash of this job alone. The ledger says what follows."""
+
+    last_words: str
+    """How it ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandledElsewhere:
     """Another run has the job; its outcome reaches every task that waits."""
 
 
-Outcome = Succeeded | Failed | Parked | RetryLater | HandledElsewhere
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that was ended without an answer, and by no run that could tell of it: quarantined, or discarded."""
+
+    result: dict[str, Any]
+    """What the poller gets."""
+    task_ids: tuple[str, ...]
+    """Every Celery task that waits for it."""
+
+    @property
+    def error(self) -> str:
+        """What these are told."""
+        return describe_error(self.result)
+
+
+def describe_error(result: dict[str, Any]) -> str:
+    """The one wording of why there is no answer, whoever tells it."""
+    return f"{result['error']['type']}: {result['error']['message']}"
+
+
+Outcome = Succeeded | Failed | Cancelled | Parked | RetryLater | Crashed | HandledElsewhere

@@ -3,29 +3,41 @@
 All are plain functions, never `async def`: Celery would take the coroutine for the result.
 """
 
+from collections.abc import Coroutine
 from concurrent.futures import CancelledError
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
 from celery import Task
 from celery.exceptions import Ignore, Reject
 
-from orchestrator import event_loop, worker
-from orchestrator.celery_app import app
-from orchestrator.dispatch import dispatch, tell_failure, tell_parked, tell_success
-from orchestrator.failed_requests.replay import release_due
+from orchestrator import consumer, event_loop, worker
+from orchestrator.batches.feeding import feed
+from orchestrator.celery_app import BULK_QUEUE, app
+from orchestrator.dispatch import (
+    dispatch,
+    dispatch_slices,
+    read_backlog,
+    tell_ended,
+    tell_failure,
+    tell_parked,
+    tell_revoked,
+    tell_success,
+)
 from orchestrator.jobs.deliveries import Delivery, KnownJob, NewMessage
 from orchestrator.jobs.sweeps import Waiting
 from orchestrator.messages import parse_message
-from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
+from orchestrator.outcomes import Cancelled, Failed, Outcome, Parked, RetryLater, Succeeded, describe_error
 from orchestrator.reconcile import reconcile
 from shared.database import DATABASE_ERRORS
 from shared.errors import InputError, JobFailedError, MessageRejectedError, RunCrashedError
 
 log = structlog.get_logger()
 
-# One a second would push the users' tasks out of what Flower remembers.
+AnswerT = TypeVar("AnswerT")
+
+# An event a second would push the users' tasks out of what Flower remembers.
 SWEEP: Final[dict[str, Any]] = {"ignore_result": True, "send_events": False}
 
 
@@ -35,7 +47,7 @@ def handle_message(task: Task, message: dict[str, Any] | None = None) -> dict[st
     try:
         return _run(task, NewMessage(parse_message(message), task.request.id))
     except InputError as error:
-        event_loop.run(worker.keep_evidence(task.request.id, error, message))
+        event_loop.run(consumer.keep_evidence(task.request.id, error, message))
         raise MessageRejectedError(str(error)) from None
 
 
@@ -50,50 +62,88 @@ def run_job(task: Task, tenant_id: str, job_id: str) -> dict[str, Any]:
         raise Ignore from None
 
 
-@app.task(name="reconcile_jobs", **SWEEP)
-def reconcile_jobs() -> None:
+@app.task(name="run_slice", ignore_result=True)
+def run_slice(tenant_id: str, job_ids: list[str]) -> None:
+    """Run many jobs side by side, each with its own row: a batch's."""
+    deliveries = [KnownJob(tenant_id, UUID(job_id), job_id, is_awaited=False) for job_id in job_ids]
+    outcomes = _run_to_end(worker.parts().runner.handle_slice(deliveries))
+    handed_back = [outcome.job.job_id for outcome in outcomes if isinstance(outcome, RetryLater) and outcome.job]
+    if handed_back:
+        event_loop.aside(dispatch_slices, [(tenant_id, handed_back)])
+    for outcome in outcomes:
+        _tell(outcome)
+
+
+@app.task(name="sweep", **SWEEP)
+def sweep() -> None:
+    """Look after what no message drives: parked jobs, batches, and what got stuck."""
+    event_loop.current().call_soon(worker.parts().drainer.go_on)
+    _reconcile()
+    _feed_batches()
+
+
+def _feed_batches() -> None:
+    """Send open batches to the workers, a bounded number of slices at a time."""
+    backlog = event_loop.aside(read_backlog, queue=BULK_QUEUE)
+    if slices := event_loop.run(feed(worker.parts().database, backlog)):
+        event_loop.aside(dispatch_slices, [(each.tenant_id, each.job_ids) for each in slices])
+
+
+def _reconcile() -> None:
     """Give jobs of dead workers, and jobs whose message was lost, to another worker."""
-    stuck = event_loop.run(reconcile(worker.parts().database))
-    dispatch(stuck.waiting)
-    for job in stuck.quarantined:
-        tell_failure(job.task_ids, JobFailedError(job.result["error"]["message"]))
-
-
-@app.task(name="drain_failed_requests", **SWEEP)
-def drain_failed_requests() -> None:
-    """Send parked jobs back as fast as the providers take them."""
-    dispatch(event_loop.run(release_due(worker.parts().database)))
+    lease_seconds, backlog = worker.parts().settings.llmyard_lease_seconds, event_loop.aside(read_backlog)
+    stuck = event_loop.run(reconcile(worker.parts().database, lease_seconds=lease_seconds, backlog=backlog))
+    if stuck.waiting or stuck.quarantined:
+        event_loop.aside(dispatch, stuck.waiting)
+        event_loop.aside(tell_ended, stuck.quarantined)
 
 
 def _run(task: Task, delivery: Delivery) -> dict[str, Any]:
     try:
-        outcome = event_loop.run(worker.parts().runner.handle(delivery))
+        outcome = _run_to_end(worker.parts().runner.handle(delivery))
     except RunCrashedError:
         # Not a failure of the job yet: its lease runs out, and it is given to another worker.
         raise Ignore from None
-    except CancelledError:
-        raise Reject("the worker is stopping", requeue=True) from None
     return _report(task, outcome)
 
 
+def _run_to_end(handling: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+    try:
+        return event_loop.run(handling)
+    except CancelledError:
+        raise Reject("the worker is stopping", requeue=True) from None
+
+
 def _report(task: Task, outcome: Outcome) -> dict[str, Any]:
-    """Tell the outcome to this task's poller and to every other task that waits for it."""
-    match outcome:
-        case Succeeded(result, _, waiting_tasks):
-            tell_success(_others(task, waiting_tasks), result)
+    """Tell the outcome to every task that waits for it; Celery itself tells the result of the one that ends here."""
+    match _tell(outcome, own_task_id=task.request.id):
+        case Succeeded(result):
             return result
-        case Failed(_, _, waiting_tasks):
-            failure = JobFailedError(f"{outcome.error_type}: {outcome.error_message}")
-            tell_failure(_others(task, waiting_tasks), failure)
-            raise failure
-        case Parked(result=dict(result), waiting_tasks=waiting_tasks):
-            tell_parked({task.request.id, *waiting_tasks}, result)
+        case Failed(result):
+            raise JobFailedError(describe_error(result))
         case RetryLater(job=Waiting() as job):
-            dispatch([job])
+            event_loop.aside(dispatch, [job])
     # The result stays open: whoever ends the job tells this task too.
     raise Ignore
 
 
-def _others(task: Task, waiting_tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """Celery itself stores the result of the task that ends here."""
-    return tuple(task_id for task_id in waiting_tasks if task_id != task.request.id)
+def _tell(outcome: Outcome, own_task_id: str | None = None) -> Outcome:
+    """Tell further tasks of the outcome; this one's own, too, where Celery will not."""
+    match outcome:
+        case Succeeded(result, _, waiting_tasks) if others := _without(own_task_id, waiting_tasks):
+            event_loop.aside(tell_success, others, result)
+        case Failed(result, _, waiting_tasks) if others := _without(own_task_id, waiting_tasks):
+            event_loop.aside(tell_failure, others, JobFailedError(describe_error(result)))
+        case Cancelled(_, waiting_tasks) if all_ := _with(own_task_id, waiting_tasks):
+            event_loop.aside(tell_revoked, all_, "cancelled")
+        case Parked(result=dict(result), waiting_tasks=waiting_tasks) if all_ := _with(own_task_id, waiting_tasks):
+            event_loop.aside(tell_parked, all_, result)
+    return outcome
+
+
+def _with(own_task_id: str | None, waiting_tasks: tuple[str, ...]) -> set[str]:
+    return {*waiting_tasks, own_task_id} if own_task_id else {*waiting_tasks}
+
+
+def _without(own_task_id: str | None, waiting_tasks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(task_id for task_id in waiting_tasks if task_id != own_task_id)

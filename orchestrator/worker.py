@@ -1,31 +1,50 @@
-"""The life of a worker process: open the parts before the first job, hand back at the end, keep evidence of garbage.
+"""The life of a worker process: open the parts before the first job, hand back at the end.
 
 Celery tells of each moment by a signal. An exception raised in one is only logged, so a configuration that cannot work
 ends the process by `SystemExit`, with its one sentence.
 """
 
 import asyncio
+import gc
 import logging
 import os
-import threading
-from collections.abc import Callable
+import signal
+import sys
+from concurrent.futures import CancelledError
 from functools import cache
-from typing import Any
+from typing import Any, Final, Protocol
+from uuid import UUID
 
 import structlog
 from celery import signals
-from celery.worker.consumer import Consumer
+from celery.worker import control
+from celery.worker import state as celery_state
 
+from llm_pool.status.metrics_server import MetricsServer
 from orchestrator import event_loop
-from orchestrator.dispatch import tell_failure
-from orchestrator.failed_requests import store as failed_requests
+from orchestrator.dispatch import CANCEL_COMMAND, read_backlog
+from orchestrator.liveness.duty import Cadence, Duty
+from orchestrator.liveness.pulse import Pulse
+from orchestrator.liveness.registry import WorkerIdentity
+from orchestrator.liveness.stopping import OrderlyStop, StopActions
 from orchestrator.wiring import WorkerParts, open_worker
-from shared.database import patiently
-from shared.errors import ConfigurationError, InputError, MessageRejectedError
+from shared.errors import ConfigurationError
 from shared.settings import load_settings
 from shared.telemetry import configure_logging
 
 log = structlog.get_logger()
+
+YOUNG_OBJECTS: Final = 20_000
+"""So many are made by some tens of jobs; Python's own 700 by one."""
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class WatchedConsumer(Protocol):
+    """What takes the messages, as far as its health goes."""
+
+    identity: WorkerIdentity
+    pulse: Pulse
+    duty: Duty | None
 
 
 @cache
@@ -38,6 +57,19 @@ def parts() -> WorkerParts:
     return event_loop.run(open_worker(load_settings()))
 
 
+@cache
+def metrics_server() -> MetricsServer | None:
+    """Of the first process of a worker, where a port is set for it.
+
+    Raises:
+        ConfigurationError: the port cannot be listened on.
+    """
+    settings, metrics = parts().settings, parts().metrics
+    if metrics is None or settings.llmyard_metrics_port is None:
+        return None
+    return MetricsServer(metrics, settings.llmyard_metrics_host, settings.llmyard_metrics_port)
+
+
 # A forked child has no event loop yet, and must not use its parent's connections.
 os.register_at_fork(after_in_child=parts.cache_clear)
 
@@ -48,6 +80,7 @@ def open_at_start(**_: Any) -> None:
     try:
         configure_logging(load_settings())
         parts()
+        metrics_server()
     except ConfigurationError as error:
         raise SystemExit(f"llmyard: {error}") from error
 
@@ -57,87 +90,99 @@ def keep_our_logging(**_: Any) -> None:
     """Celery sets up logging of its own unless somebody listens here."""
     # At its usual level Celery writes every result into the log; answers belong to those who asked.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    # A line for each message tells nothing that the ledger does not, and costs a tenth of its handling.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
 
 
 @signals.worker_ready.connect
-def say_ready(**_: Any) -> None:
+def begin_duty(sender: WatchedConsumer, **_: Any) -> None:
     """From here on messages are taken."""
+    # What was loaded stays: to look through it again and again would cost a twelfth of a busy worker's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
+    duty = sender.duty = event_loop.run(open_duty(sender))
+    for number in STOP_SIGNALS:
+        # Celery's own would wait for the jobs without end, and at a second signal fail at what threads cannot do.
+        signal.signal(number, lambda *_: ask_to_stop(duty.stop))
+    if (server := metrics_server()) is not None:
+        server.show_ready(duty.read_checks)
     log.info("worker_ready")
 
 
-@signals.worker_shutting_down.connect
-def hand_back_after_grace(**_: Any) -> None:
-    """The threads pool waits for its jobs without end; this is the end."""
-    grace_seconds = parts().settings.llmyard_shutdown_grace_seconds
-    timer = threading.Timer(grace_seconds, event_loop.current().call_soon, (_hand_back,))
-    timer.daemon = True
-    timer.start()
+def ask_to_stop(stop: OrderlyStop) -> None:
+    """In a signal handler: nothing that takes a lock."""
+    stop_taking()
+    stop.ask()
 
 
-def _hand_back() -> None:
-    count = parts().runner.hand_back_all()
-    log.info("jobs_handed_back", count=count)
+def stop_taking() -> None:
+    """Celery looks at it at each turn of its loop."""
+    celery_state.should_stop = os.EX_OK
+
+
+async def open_duty(consumer: WatchedConsumer) -> Duty:
+    settings = parts().settings
+
+    def drain() -> None:
+        stop_taking()
+        duty.beat_now()
+
+    actions = StopActions(
+        drain=drain,
+        hand_back=parts().runner.hand_back_all,
+        abandon=event_loop.current().abandon,
+        end=lambda: become_anew() if stop.begins_anew else os._exit(os.EX_SOFTWARE),
+    )
+    stop = OrderlyStop(asyncio.get_running_loop(), actions, grace_seconds=settings.llmyard_shutdown_grace_seconds)
+    cadence = Cadence(settings.llmyard_lease_seconds, settings.llmyard_worker_silent_seconds)
+    duty = Duty(parts().database, consumer.identity, consumer.pulse, stop, cadence, read_backlog)
+    return duty
+
+
+def become_anew() -> None:
+    """The same command line in the same process: whoever started it, or waits for it, notices nothing."""
+    log.warning("worker_begins_anew")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (itself, no shell)
 
 
 @signals.worker_shutdown.connect
-def close_at_end(**_: Any) -> None:
+def close_at_end(sender: Any, **_: Any) -> None:
     """Nothing is in hand any more: stop the heartbeat, close the connections."""
+    if metrics_server.cache_info().currsize and (server := metrics_server()) is not None:
+        server.close()
+    duty: Duty | None = getattr(sender.consumer, "duty", None)
+    try:
+        event_loop.run(close(duty))
+    except CancelledError:
+        log.warning("close_abandoned")
+    if duty is not None and duty.stop.begins_anew:
+        become_anew()
+    # To look through all objects once more costs a third of a second of CPU, and they go with the process.
+    gc.freeze()
+
+
+async def close(duty: Duty | None) -> None:
+    if duty is not None:
+        await duty.aclose()
     if parts.cache_info().currsize:
-        event_loop.run(parts().aclose())
+        await parts().aclose()
 
 
-class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no types
-    """Keeps what cannot even be read as a task instead of only logging it; nothing a producer sends ends the worker."""
-
-    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Celery's own handler raises what it did not expect of a message, which ends the worker."""
-        handle = super().create_task_handler(*arguments, **options)
-
-        def on_task_received(message: Any) -> None:
-            try:
-                handle(message)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                log.warning("message_unreadable", error=repr(error))
-                _keep_unreadable(message, "is not a task call", "send [args, kwargs, embed], as Celery does")
-                message.reject_log_error(log, self.connection_errors)
-
-        return on_task_received
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message, "is not JSON", "send JSON, as Celery does")
-        super().on_decode_error(message, exc)
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message, "is not a task call", "send JSON with Celery's send_task")
-        super().on_invalid_task(body, message, exc)
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        _keep_unreadable(message, "names no task", "send it with Celery's send_task")
-        super().on_unknown_message(body, message)
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _keep_unreadable(message, f"names task {exc}, which is not known", "send it as handle_message")
-        super().on_unknown_task(body, message, exc)
+@control.control_command(name=CANCEL_COMMAND, args=[("job_ids", list)])
+def cancel_runs(_state: Any, job_ids: list[str]) -> dict[str, str]:
+    """Jobs were cancelled: whoever runs one closes its socket to the provider."""
+    ids = [UUID(job_id) for job_id in job_ids]
+    event_loop.current().call_soon(lambda: parts().runner.interrupt(ids))
+    return dict(control.ok("told"))
 
 
-def _keep_unreadable(message: Any, problem: str, remedy: str) -> None:
-    """Not waited for: this is the thread that reads from the broker."""
-    task_id = message.headers.get("id")
-    event_loop.current().submit(_reject(task_id and str(task_id), InputError("message", problem, remedy), message.body))
-
-
-async def _reject(task_id: str | None, error: InputError, evidence: object) -> None:
-    await keep_evidence(task_id, error, evidence)
-    if task_id:
-        await asyncio.to_thread(tell_failure, [task_id], MessageRejectedError(str(error)))
-
-
-async def keep_evidence(task_id: str | None, error: InputError, evidence: object) -> None:
-    """Store a message that could not become a job, as soon as the database takes it."""
-
-    async def keep() -> None:
-        async with parts().database.as_system() as connection:
-            await failed_requests.keep_rejected(connection, task_id=task_id, error=error, evidence=evidence)
-
-    await patiently(keep)
-    log.warning("message_rejected", task_id=task_id, error=str(error))
+@control.control_command(name="revoke", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke_jobs(state: Any, task_id: str | list[str], **_: Any) -> dict[str, str]:
+    """Celery's own stops what has not begun; the ledger ends the job, which stops a run wherever it is."""
+    task_ids = [task_id] if isinstance(task_id, str) else list(task_id)
+    event_loop.current().submit(parts().canceller.cancel_tasks(task_ids))
+    # Without `terminate`, which threads cannot do and which is no longer needed.
+    return dict(control.revoke(state, task_ids))

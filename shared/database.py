@@ -7,8 +7,8 @@ transaction only, which also holds behind a pooler in transaction mode.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -27,10 +27,26 @@ APP_ROLE: Final = "llmyard_app"
 SYSTEM_ROLE: Final = "llmyard_system"
 
 # SQLAlchemy 2.0 leaves what asyncpg raises while connecting as it is; 2.1 wraps it.
-DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
+# What asyncpg says of a connection whose session ended while it lay idle, and that it has not noticed yet, is internal.
+DATABASE_ERRORS: Final = (
+    SQLAlchemyError,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresError,
+)
 """Whatever a transaction may raise that is not a mistake in Python."""
 
-_ENTER = text("select set_config('role', :role, true), set_config('llmyard.tenant_id', :tenant_id, true)")
+LONGEST_SECONDS: Final = 15.0
+"""A transaction takes milliseconds. One whose connection is half open would never end, and keep its job for ever."""
+
+# The server ends a transaction whose client has gone without a word: it holds locks, and sweeps skip what is locked.
+# One round trip for all of it.
+_ENTER: Final = """
+begin; set local role {role}; select set_config('llmyard.tenant_id', {tenant_id}, true);
+set local idle_in_transaction_session_timeout = '10s'; {more}
+"""
+_BOUND_SINCE_17: Final = "set local transaction_timeout = '20s'"
 
 _UNSAFE_ROLE = text(
     """
@@ -70,23 +86,43 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
 class Database:
     """Transactions under the two working roles."""
 
-    def __init__(self, app_engine: AsyncEngine, system_engine: AsyncEngine) -> None:
-        self._app_engine = app_engine
-        self._system_engine = system_engine
+    def __init__(
+        self, app_engine: AsyncEngine, system_engine: AsyncEngine, *, longest_seconds: float = LONGEST_SECONDS
+    ) -> None:
+        """`longest_seconds` bounds a transaction: its connection is cut then."""
+        # Transactions are begun and ended here, see `_transaction`.
+        self._app_engine = app_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._system_engine = system_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._longest_seconds = longest_seconds
 
     @asynccontextmanager
     async def as_tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """A transaction that sees and writes the rows of one tenant; committed at the end of the block."""
-        async with self._app_engine.begin() as connection:
-            await connection.execute(_ENTER, {"role": APP_ROLE, "tenant_id": tenant_id})
+        async with self._begin(self._app_engine, APP_ROLE, tenant_id) as connection:
             yield connection
 
     @asynccontextmanager
-    async def as_system(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction over all tenants' narrow tables, without their payload; committed at the end of the block."""
-        async with self._system_engine.begin() as connection:
-            await connection.execute(_ENTER, {"role": SYSTEM_ROLE, "tenant_id": ""})
+    async def as_system(self, settings: str = "") -> AsyncIterator[AsyncConnection]:
+        """A transaction over all tenants' narrow tables, without their payload; committed at the end of the block.
+
+        `settings` are further statements that set what holds in it alone.
+        """
+        async with self._begin(self._system_engine, SYSTEM_ROLE, "", settings) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _begin(
+        self, engine: AsyncEngine, role: str, tenant_id: str, settings: str = ""
+    ) -> AsyncIterator[AsyncConnection]:
+        async with engine.connect() as connection:
+            driver = await _find_driver(connection)
+            try:
+                with _cut_after(self._longest_seconds, driver):
+                    async with _transaction(driver, role, tenant_id, settings):
+                        yield connection
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
 
     async def verify_roles(self) -> None:
         """Refuse to work under a role that row-level security does not bind.
@@ -101,6 +137,58 @@ class Database:
     async def aclose(self) -> None:
         await self._app_engine.dispose()
         await self._system_engine.dispose()
+
+
+async def _find_driver(connection: AsyncConnection) -> Any:
+    """Of a connection that is open, as far as can be known: after a restart of the server all in the pool are not."""
+    raw = await connection.get_raw_connection()
+    if raw.driver_connection is not None and raw.driver_connection.is_closed():
+        await connection.invalidate()
+        raw = await connection.get_raw_connection()
+    return raw.driver_connection
+
+
+@asynccontextmanager
+async def _transaction(driver: Any, role: str, tenant_id: str, settings: str) -> AsyncIterator[None]:
+    """Straight to the driver, in two round trips beside the block's own; SQLAlchemy thinks each statement is alone."""
+    more = f"{_BOUND_SINCE_17}; {settings}" if driver.get_server_version().major >= 17 else settings
+    is_over = False
+    try:
+        await driver.execute(_ENTER.format(role=role, tenant_id=quote(tenant_id), more=more))
+        yield
+        await driver.execute("commit")
+        is_over = True
+    finally:
+        if not is_over:
+            await _roll_back(driver)
+
+
+async def _roll_back(driver: Any) -> None:
+    """Why the block ended is what is raised; a connection that cannot be asked to is not given to anybody else."""
+    is_over = False
+    try:
+        await driver.execute("rollback")
+        is_over = True
+    except DATABASE_ERRORS as error:
+        log.debug("rollback_failed", error=describe_fault(error))
+    finally:
+        if not is_over:
+            driver.terminate()
+
+
+def quote(text_: str) -> str:
+    """A string constant of SQL, whatever stands in it and however the server reads backslashes."""
+    return "E'" + text_.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+@contextmanager
+def _cut_after(seconds: float, driver: Any) -> Iterator[None]:
+    """Bound the block by cutting its connection: asyncpg's own timeout goes on to wait for the server."""
+    timer = asyncio.get_running_loop().call_later(seconds, driver.terminate)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _verify_role(role: str, transaction: Any) -> None:
@@ -140,9 +228,12 @@ _UNREACHABLE: Final = (
     OSError,
     PoolTimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    # A standby, or a server that lets nobody write for a while.
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 

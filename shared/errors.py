@@ -3,7 +3,8 @@
     LLMYardError
     ├── ConfigurationError              stops the start, in one sentence
     ├── InputError                      the caller's data: field, problem, remedy      (HTTP 422)
-    │   └── NotFoundError               the caller named something that is not there   (HTTP 404)
+    │   ├── NotFoundError               the caller named something that is not there   (HTTP 404)
+    │   └── ConflictError               what it is in already rules out what is wanted (HTTP 409)
     ├── MessageRejectedError            a message from the broker that could not become a job
     ├── JobFailedError                  what a Celery caller gets of a job that failed
     ├── RunCrashedError                 a surprise inside a run; its lease decides what becomes of the job
@@ -17,18 +18,27 @@
         ├── LLMAuthenticationError        no             yes          yes   an operator mends the key, the job then runs
         ├── LLMQuotaExhaustedError        no             yes          yes   likewise the account
         ├── LLMModelNotFoundError         no             yes          yes   likewise the model's name
-        ├── LLMContextTooLongError        no             no           no
-        ├── LLMContentBlockedError        no             no           no
+        ├── LLMCoolingDownError           no             yes          yes   left alone for now (retry_after_seconds)
+        ├── LLMNoPermitError              no             yes          yes   our own limit is used up for now (likewise)
+        ├── LLMUnsupportedError           no             yes          no    not among what the deployment can do
+        ├── LLMContextTooLongError        no             if the group says so  no
+        ├── LLMContentBlockedError        no             if the group says so  no
         ├── LLMInvalidRequestError        no             no           no
+        ├── LLMSchemaMismatchError        no             no           no    no JSON of the wanted shape (content)
+        ├── LLMStreamBrokenError          no             no           yes   after its first token (partial_text)
+        ├── LLMBudgetExceededError        no             no           yes   (account, limit_usd, resets_at)
+        ├── LLMStoreUnavailableError      no             no           yes   budgets cannot be kept just now
         └── LLMUnavailableError           no             no           yes   every deployment failed (request_id)
 
 `orchestrator.stack` adds what only it raises. Providers map SDK class and HTTP status to these, never message text.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import ClassVar
 
-from shared.attempts import Attempt
+from shared.attempts import Attempt, QuotaReading
 
 
 class LLMYardError(Exception):
@@ -60,6 +70,12 @@ class NotFoundError(InputError):
     http_status = 404
 
 
+class ConflictError(InputError):
+    """The caller wants of something what its state no longer allows, such as to discard what was answered."""
+
+    http_status = 409
+
+
 class MessageRejectedError(LLMYardError):
     """A message from the broker could not become a job; `str()` names the field. Raised to the Celery caller."""
 
@@ -79,6 +95,8 @@ class LLMError(LLMYardError):
     """Another attempt at the same deployment may succeed."""
     falls_back: ClassVar[bool] = False
     """Another deployment may succeed."""
+    falls_back_as: ClassVar[str | None] = None
+    """What a group lists in `fall_back_on` to have another deployment asked all the same."""
     parks: ClassVar[bool] = False
     """Time alone, or an operator, may mend it: keep the job and try later."""
 
@@ -93,6 +111,8 @@ class LLMError(LLMYardError):
         self.retry_after_seconds = retry_after_seconds
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
         """What was tried before this was raised; the job ledger keeps it."""
+        self.quota: tuple[QuotaReading, ...] = ()
+        """What the provider said of our quotas when it refused."""
 
 
 class LLMTransientError(LLMError):
@@ -117,6 +137,9 @@ class LLMTimeoutError(LLMTransientError):
 
 class LLMConnectionError(LLMTransientError):
     """The provider could not be reached, or hung up."""
+
+    was_sent: bool = True
+    """False: no connection was made, so the provider cannot have counted anything."""
 
 
 class LLMBrokenAnswerError(LLMTransientError):
@@ -144,16 +167,99 @@ class LLMModelNotFoundError(LLMError):
     parks = True
 
 
+class LLMCoolingDownError(LLMError):
+    """The deployment failed lately and is left alone; nothing was sent."""
+
+    falls_back = True
+    parks = True
+
+
+class LLMNoPermitError(LLMError):
+    """Our own limit at the deployment is used up for now; nothing was sent."""
+
+    falls_back = True
+    parks = True
+
+
+class LLMUnsupportedError(LLMError):
+    """The deployment cannot do what was asked for; nothing was sent. The message names who can."""
+
+    falls_back = True
+
+
 class LLMContextTooLongError(LLMError):
     """The prompt does not fit the model."""
+
+    falls_back_as = "too_long"
 
 
 class LLMContentBlockedError(LLMError):
     """The provider refused the content."""
 
+    falls_back_as = "blocked"
+
 
 class LLMInvalidRequestError(LLMError):
     """The request is wrong wherever it goes."""
+
+
+class LLMSchemaMismatchError(LLMError):
+    """The answer is not JSON of the wanted shape, and neither was a second one."""
+
+    def __init__(self, message: str, *, content: str, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__(message, attempts=attempts)
+        self.content = content
+        """What the model said instead."""
+
+
+class LLMStreamBrokenError(LLMError):
+    """A stream failed after its first token: nobody else may go on in silence. `__cause__` says why, typed."""
+
+    parks = True
+
+    def __init__(self, cause: LLMError, partial_text: str, *, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__(
+            f"the stream broke after {len(partial_text)} characters: {cause}",
+            retry_after_seconds=cause.retry_after_seconds,
+            attempts=attempts,
+        )
+        self.__cause__ = cause
+        self.partial_text = partial_text
+        """What had come until then."""
+
+
+class LLMBudgetExceededError(LLMError):
+    """The money we allow is spent, or held for calls in flight; nothing was sent."""
+
+    parks = True
+
+    def __init__(
+        self,
+        account: str,
+        limit_usd: Decimal,
+        resets_at: datetime | None,
+        *,
+        retry_after_seconds: float | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        until = "it does not reset by itself" if resets_at is None else f"it resets at {resets_at.isoformat()}"
+        super().__init__(
+            f"the budget of {account}, {limit_usd} USD, has too little left for what this call may cost; {until}, "
+            "and a lower max_tokens holds less of it",
+            retry_after_seconds=retry_after_seconds,
+            attempts=attempts,
+        )
+        self.account = account
+        """Whose budget: `day`, `tenant:NAME`, `key:NAME`, or `call` for the tracker handed in with the call."""
+        self.limit_usd = limit_usd
+        self.resets_at = resets_at
+        """None: never by itself."""
+
+
+class LLMStoreUnavailableError(LLMError):
+    """Where budgets are kept cannot be reached: nothing is spent that could not be counted."""
+
+    parks = True
 
 
 class LLMUnavailableError(LLMError):

@@ -30,6 +30,11 @@ def find_fault(text: str) -> TextFault | None:
     return None
 
 
+def join_surrogates(text: str) -> str:
+    """Halves of a pair that have come to stand side by side become the one character they mean."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
 def make_storable(text: str) -> str:
     """A provider's text with what cannot be stored replaced: an answer that was paid for is kept."""
-    return _UNSTORABLE.sub(STANDS_IN, text)
+    return text if find_fault(text) is None else _UNSTORABLE.sub(STANDS_IN, text)

@@ -1,16 +1,20 @@
 """Values that tests need in passing; each takes what matters to the test and fills in the rest."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from uuid_utils.compat import uuid7
 
-from llm_pool.types import CompletionResponse
+from llm_pool.asks import ask_whole
+from llm_pool.call import Call, TokenEstimate
+from llm_pool.types import ChatMessage, CompletionRequest, CompletionResponse
 from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message, parse_message
 from shared import errors
-from shared.attempts import Attempt, Usage
+from shared.attempts import Attempt, Usage, sum_costs
 
 PARKING_ERRORS = (
     errors.LLMRateLimitedError,
@@ -48,10 +52,27 @@ def build_claim(message: Message | None = None, *, run: int = 1, task_id: str = 
 
 
 def build_attempt(deployment: str = "a", *, error_type: str | None = None, usage: Usage | None = None) -> Attempt:
-    return Attempt(deployment, "scripted", f"{deployment}-model", NOON, 0.25, usage, error_type, error_type and "down")
+    cost_usd = None if usage is None else Decimal("0.000000075")
+    message = error_type and "down"
+    return Attempt(deployment, "scripted", f"{deployment}-model", NOON, 0.25, usage, error_type, message, cost_usd)
 
 
 def build_response(content: str = "fine", attempts: tuple[Attempt, ...] | None = None) -> CompletionResponse:
     usage = Usage(3, 2)
     attempts = (build_attempt(usage=usage),) if attempts is None else attempts
-    return CompletionResponse(content, "a-model", "scripted", "a", "stop", usage, 0.25, attempts)
+    return CompletionResponse(
+        content, "a-model", "scripted", "a", "stop", usage, 0.25, attempts, cost_usd=sum_costs(attempts)
+    )
+
+
+def build_call(request: CompletionRequest | None = None, *, entered_at: float = 0.0, **fields: Any) -> Call:
+    """As the pool makes it of a request; any field of `Call` may be given."""
+    request = request or CompletionRequest("fast", (ChatMessage("user", "hello"),), tenant_id="acme")
+    made = {
+        "ask": partial(ask_whole, request),
+        "needs": frozenset({"chat"}),
+        "estimate": TokenEstimate(10, 20),
+        "request_id": uuid7(),
+        "deadline": entered_at + 300.0,
+    }
+    return Call(request, entered_at=entered_at, **(made | fields))

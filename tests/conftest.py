@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.stack.data_directory import make_data_directory
@@ -16,6 +17,13 @@ from orchestrator.stack.supervisor import Supervisor
 from shared import migrations
 from shared.database import Database, create_engine
 from tests.databases import administrate, change_url, make_database
+
+
+@pytest.fixture(autouse=True)
+def events_go_nowhere_special() -> Iterator[None]:
+    """A client of scripts decides for its whole process where events go, and which are told."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import structlog
 
 from llm_pool.call import AttemptCall, AttemptHandler
-from llm_pool.types import ProviderAnswer
+from llm_pool.types import Answer
 from shared.clock import Clock
 from shared.errors import LLMError
 
 log = structlog.get_logger()
+
+LONGEST_NAMED_WAIT_SECONDS = 1.0
+"""A provider that names a longer one is left for the next of its group, which may answer meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Retry:
         self._backoff = backoff or Backoff()
         self._sleep = sleep
 
-    async def __call__(self, call: AttemptCall, proceed: AttemptHandler) -> ProviderAnswer:
+    async def __call__(self, call: AttemptCall, proceed: AttemptHandler) -> Answer:
         failed = 0
         while True:
             try:
@@ -56,6 +59,7 @@ class Retry:
                     raise
                 log.info(
                     "attempt_failed",
+                    request_id=str(call.call.request_id),
                     deployment=call.deployment.name,
                     error_type=type(error).__name__,
                     retry_in_seconds=round(wait, 3),
@@ -65,6 +69,8 @@ class Retry:
     def _decide_wait(self, call: AttemptCall, error: LLMError, failed: int) -> float | None:
         """None: do not try again."""
         if not error.is_retryable or failed > call.group.retries:
+            return None
+        if call.has_next and (error.retry_after_seconds or 0.0) > LONGEST_NAMED_WAIT_SECONDS:
             return None
         wait = self._backoff.choose_wait(failed, error.retry_after_seconds)
         if wait is None or self._clock.monotonic() + wait >= call.call.deadline:

@@ -1,157 +1,80 @@
 """The messages dialect of Anthropic.
 
-Options of its deployments are fields of the request body, sent as they are.
+Options of its deployments are fields of the request body, sent as they are. `name` of a message has no place in it;
+of temperature and top_p the first is sent, up to 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ValidationError
-
 from llm_pool.catalog import Deployment
-from llm_pool.providers.base import require_address
-from llm_pool.providers.failures import choose_class, parse_retry_after, shorten
-from llm_pool.providers.http import Connections, HttpAnswer
-from llm_pool.types import CompletionRequest, FinishReason, ProviderAnswer
-from shared.attempts import Usage
-from shared.errors import (
-    LLMAuthenticationError,
-    LLMBrokenAnswerError,
-    LLMContentBlockedError,
-    LLMContextTooLongError,
-    LLMError,
-    LLMInvalidRequestError,
-    LLMModelNotFoundError,
-    LLMOverloadedError,
-    LLMQuotaExhaustedError,
-    LLMRateLimitedError,
-)
+from llm_pool.providers import quota_headers
+from llm_pool.providers.anthropic_answers import MessageStream, read_answer, read_count
+from llm_pool.providers.anthropic_bodies import build_count_body, build_message_body
+from llm_pool.providers.anthropic_errors import find_error, map_error
+from llm_pool.providers.base import BaseProvider, as_chunk, is_somebody_there, relay_events, require_address
+from llm_pool.providers.http import Connections, HttpAnswer, OpenAnswer, dump_json
+from llm_pool.providers.quota_headers import read_quota
+from llm_pool.types import Capability, CompletionRequest, ProviderAnswer, ProviderChunk
+from shared.attempts import QuotaReading
 
 API_VERSION = "2023-06-01"
 DEFAULT_BASE_URL = "https://api.anthropic.com"
-DEFAULT_MAX_TOKENS = 4096
-"""The API wants a bound with every request."""
-
-_CLASS_BY_TYPE: Mapping[str, type[LLMError]] = {
-    "invalid_request_error": LLMInvalidRequestError,
-    "authentication_error": LLMAuthenticationError,
-    "billing_error": LLMQuotaExhaustedError,
-    "permission_error": LLMAuthenticationError,
-    "not_found_error": LLMModelNotFoundError,
-    "request_too_large": LLMContextTooLongError,
-    "rate_limit_error": LLMRateLimitedError,
-    "timeout_error": LLMOverloadedError,
-    "api_error": LLMOverloadedError,
-    "overloaded_error": LLMOverloadedError,
-}
-_FINISH_REASONS: Mapping[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
 
-class _Block(BaseModel):
-    type: str
-    text: str = ""
-
-
-class _Usage(BaseModel):
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-
-
-class _Answer(BaseModel):
-    model: str
-    content: Sequence[_Block]
-    stop_reason: str
-    usage: _Usage | None = None
-
-
-class AnthropicProvider:
+class AnthropicProvider(BaseProvider):
     """Asks one model at one base URL."""
+
+    capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "count_tokens"})
 
     def __init__(self, deployment: Deployment, connections: Connections, base_url: str) -> None:
         self._deployment = deployment
         self._connections = connections
-        self._url = f"{base_url.rstrip('/')}/v1/messages"
-        self._headers = {"anthropic-version": API_VERSION, "x-api-key": deployment.api_key or ""}
+        self._url = f"{base_url.rstrip('/')}/v1"
+        self._headers = {
+            "Content-Type": "application/json",
+            "anthropic-version": API_VERSION,
+            "x-api-key": deployment.api_key or "",
+        }
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
-        body = self._build_body(request)
-        answer = await self._connections.post_json(self._url, self._headers, body, timeout_seconds)
-        if answer.status != 200 or _find_error(answer.document):
-            raise map_error(answer, now=datetime.now(UTC))
-        return read_answer(answer.document)
+        answer = await self._post("messages", build_message_body(request, self._deployment), timeout_seconds)
+        return read_answer(answer.document, self._deployment.model, _read_quota(answer))
 
-    async def aclose(self) -> None:
-        """Nothing of its own was opened."""
+    def stream(self, request: CompletionRequest) -> AsyncGenerator[ProviderChunk, None]:
+        body = dump_json(build_message_body(request, self._deployment) | {"stream": True})
+        opening = self._connections.open("POST", f"{self._url}/messages", self._headers, body)
+        return relay_events(opening, self._begin, MessageStream().read)
 
-    def _build_body(self, request: CompletionRequest) -> dict[str, object]:
-        body: dict[str, object] = {
-            "max_tokens": DEFAULT_MAX_TOKENS,
-            **self._deployment.options,
-            "model": self._deployment.model,
-            "messages": [
-                {"role": "assistant" if message.role == "assistant" else "user", "content": message.content}
-                for message in request.messages
-                if message.role != "system"
-            ],
-        }
-        system = "\n\n".join(message.content for message in request.messages if message.role == "system")
-        if system:
-            body["system"] = system
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.max_tokens is not None:
-            body["max_tokens"] = request.max_tokens
-        return body
+    async def count_tokens(self, request: CompletionRequest, timeout_seconds: float) -> int:
+        body = build_count_body(request, self._deployment)
+        return read_count((await self._post("messages/count_tokens", body, timeout_seconds)).document)
+
+    async def is_healthy(self, timeout_seconds: float) -> bool:
+        return await is_somebody_there(self._connections, f"{self._url}/models", self._headers, timeout_seconds)
+
+    async def _post(self, path: str, body: dict[str, object], timeout_seconds: float) -> HttpAnswer:
+        answer = await self._connections.post_json(f"{self._url}/{path}", self._headers, body, timeout_seconds)
+        _check(answer)
+        return answer
+
+    async def _begin(self, answer: OpenAnswer) -> ProviderChunk:
+        """What the beginning of a stream says; some answer whole all the same, be it an error or not."""
+        if answer.status == 200 and not answer.is_json:
+            return ProviderChunk(quota=_read_quota(answer))
+        whole = await answer.read_json()
+        _check(whole)
+        return as_chunk(read_answer(whole.document, self._deployment.model, _read_quota(whole)))
 
 
 def create_anthropic(deployment: Deployment, connections: Connections) -> AnthropicProvider:
     return AnthropicProvider(deployment, connections, require_address(deployment, DEFAULT_BASE_URL))
 
 
-def read_answer(document: object) -> ProviderAnswer:
-    """
-    Raises:
-        LLMBrokenAnswerError: it is not what the dialect promises; an answer without `stop_reason` was cut off.
-        LLMContentBlockedError: the model refused.
-    """
-    try:
-        answer = _Answer.model_validate(document)
-    except ValidationError as error:
-        raise LLMBrokenAnswerError("the answer is no message") from error
-    finish_reason = _FINISH_REASONS.get(answer.stop_reason)
-    if finish_reason is None:
-        raise LLMBrokenAnswerError("the answer has no known stop_reason")
-    if finish_reason == "content_filter":
-        raise LLMContentBlockedError("the model refused to answer")
-    content = "".join(block.text for block in answer.content if block.type == "text")
-    return ProviderAnswer(content, answer.model, finish_reason, _sum_up(answer.usage))
+def _check(answer: HttpAnswer) -> None:
+    if answer.status != 200 or find_error(answer.document):
+        raise map_error(answer, datetime.now(UTC))
 
 
-def map_error(answer: HttpAnswer, now: datetime) -> LLMError:
-    """The error's own type, then the status."""
-    error = _find_error(answer.document)
-    error_class = _CLASS_BY_TYPE.get(str(error.get("type"))) or choose_class(answer.status)
-    message = shorten(f"HTTP {answer.status}: {error.get('message', 'no message')}")
-    return error_class(message, retry_after_seconds=parse_retry_after(answer.headers, now))
-
-
-def _find_error(document: object) -> Mapping[str, object]:
-    error = document.get("error") if isinstance(document, Mapping) else None
-    return error if isinstance(error, Mapping) else {}
-
-
-def _sum_up(usage: _Usage | None) -> Usage | None:
-    """`input_tokens` leaves out what was written to or read from the provider's prompt cache."""
-    if usage is None:
-        return None
-    cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-    return Usage(usage.input_tokens + cached, usage.output_tokens)
+def _read_quota(answer: HttpAnswer | OpenAnswer) -> tuple[QuotaReading, ...]:
+    return read_quota(answer.headers, quota_headers.ANTHROPIC, datetime.now(UTC))

@@ -1,10 +1,9 @@
-"""What the providers' error answers have in common: HTTP's statuses, and the moment to come back."""
+"""What the providers' error answers have in common: HTTP's statuses, and what an error carries."""
 
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
+from llm_pool.providers.quota_headers import choose_reset
+from shared.attempts import QuotaReading
 from shared.errors import (
     LLMAuthenticationError,
     LLMBrokenAnswerError,
@@ -32,6 +31,7 @@ _CLASS_BY_STATUS: Mapping[int, type[LLMError]] = {
     413: LLMContextTooLongError,
     425: LLMOverloadedError,
     429: LLMRateLimitedError,
+    498: LLMOverloadedError,  # Groq: the tier's capacity is used up
 }
 
 
@@ -49,32 +49,16 @@ def shorten(text: str) -> str:
     return make_storable(text[:MESSAGE_CHARACTERS])
 
 
-def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds from `retry-after-ms` or `Retry-After` (seconds, whole or not, or an HTTP date); never negative.
-
-    `headers` has lower-case names, or does not care for case.
-    """
-    milliseconds = _parse_number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    seconds = _parse_number(value)
-    return seconds if seconds is not None else _parse_date(value, now)
-
-
-def _parse_number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return max(0.0, number) if math.isfinite(number) else None
-
-
-def _parse_date(value: str | None, now: datetime) -> float | None:
-    try:
-        moment = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    if moment.tzinfo is None:  # the zone `-0000` says UTC without vouching for it
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+def build_failure(
+    error_class: type[LLMError],
+    message: str,
+    *,
+    retry_after_seconds: float | None = None,
+    quota: tuple[QuotaReading, ...] = (),
+) -> LLMError:
+    """With all that the provider said beside it; where it named no moment, a used up quota's reset is one."""
+    if retry_after_seconds is None and error_class is LLMRateLimitedError:
+        retry_after_seconds = choose_reset(quota)
+    error = error_class(shorten(message), retry_after_seconds=retry_after_seconds)
+    error.quota = quota
+    return error

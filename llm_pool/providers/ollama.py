@@ -1,139 +1,140 @@
-"""Ollama, local or in its cloud, through its official client.
+"""Ollama, local or in its cloud, through its official client. Both are deployments: cloud with a key, local without.
 
-Options of its deployments: `think`, `format` and `keep_alive` as in Ollama's chat request, and any of its model
-options such as `num_ctx`.
+Options of its deployments: `think`, `format` and `keep_alive` as in Ollama's chat request, any of its model options
+such as `num_ctx`, and `embedding_model`, which is asked for vectors in the place of `model`; Ollama's usual one is
+`nomic-embed-text`.
+
+Ollama cannot be made to call a tool: of `tool_choice`, a name leaves the other tools out and `none` all of them.
 """
 
 import asyncio
-import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TypeVar, cast
 
-import httpx
 import ollama
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from llm_pool.catalog import Deployment
-from llm_pool.providers.failures import choose_class, parse_retry_after, shorten
-from llm_pool.providers.http import Connections, RawAnswer
-from llm_pool.types import CompletionRequest, FinishReason, ProviderAnswer
-from shared.attempts import Usage
-from shared.errors import LLMBrokenAnswerError, LLMError, LLMTimeoutError
+from llm_pool.providers import ollama_dialect as dialect
+from llm_pool.providers.base import BaseProvider
+from llm_pool.providers.failures import shorten
+from llm_pool.providers.http import Connections
+from llm_pool.providers.ollama_transport import PooledTransport
+from llm_pool.types import (
+    Capability,
+    CompletionRequest,
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    ProviderAnswer,
+    ProviderChunk,
+)
+from shared.errors import LLMBrokenAnswerError, LLMError, LLMOverloadedError, LLMTimeoutError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
-_CHAT_FIELDS = frozenset({"think", "format", "keep_alive"})
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-class _SharedTransport(httpx.AsyncBaseTransport):
-    """Carries the client's requests over the pool's session: httpx's own connections slow with each call in flight."""
+class _Client(ollama.AsyncClient):
+    """The official client, asked below its own models of a request: they drop what they do not know, such as the
+    inner parts of a tool's schema and the ids of tool calls.
+    """
 
-    def __init__(self, connections: Connections, *, sends_key: bool) -> None:
-        self._connections = connections
-        self._sends_key = sends_key
+    async def ask(self, read_as: type[AnswerT], path: str, body: dialect.Json) -> AnswerT:
+        answer: AnswerT = await self._request(read_as, "POST", path, json=body)
+        return answer
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._connections.post(str(request.url), self._choose_headers(request), await request.aread())
-        # Here, as the client's own error has lost the headers, and as it falls over JSON that is no object.
-        if answer.status != 200:
-            raise map_error(answer, datetime.now(UTC))
-        if not answer.body.lstrip().startswith(b"{"):
-            raise LLMBrokenAnswerError("the answer is no chat response")
-        return httpx.Response(200, content=answer.body)
+    async def open_stream(self, path: str, body: dialect.Json) -> AsyncGenerator[dialect.Chat, None]:
+        parts = await self._request(dialect.Chat, "POST", path, json=body, stream=True)
+        return cast(AsyncGenerator[dialect.Chat, None], parts)
 
-    def _choose_headers(self, request: httpx.Request) -> Mapping[str, str]:
-        """The client sends OLLAMA_API_KEY from the environment to any server; ours goes only where it is configured."""
-        passed_on = ["content-type", "user-agent", *(["authorization"] if self._sends_key else [])]
-        return {name: request.headers[name] for name in passed_on}
+    async def list_models(self) -> None:
+        await self._request(dict, "GET", "/api/tags")
 
 
-class OllamaProvider:
+class OllamaProvider(BaseProvider):
     """Asks one model at one server."""
+
+    capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "embed"})
 
     def __init__(self, deployment: Deployment, connections: Connections) -> None:
         self._deployment = deployment
         self._connections = connections
-        self._client: ollama.AsyncClient | None = None
-        self._fields: dict[str, Any] = {k: v for k, v in deployment.options.items() if k in _CHAT_FIELDS}
-        self._model_options = {k: v for k, v in deployment.options.items() if k not in _CHAT_FIELDS}
+        self._client: _Client | None = None
+        self._settings = dialect.read_settings(deployment.options)
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
+        body = dialect.build_chat(request, self._deployment.model, self._settings, is_streamed=False)
+        answer = await self._ask(dialect.Chat, "/api/chat", body, timeout_seconds)
+        return dialect.read_answer(answer, self._deployment.model)
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[ProviderChunk, None]:
+        body = dialect.build_chat(request, self._deployment.model, self._settings, is_streamed=True)
+        called = 0
+        async with aclosing(await self._open().open_stream("/api/chat", body)) as parts:
+            while (part := await _next(parts)) is not None:
+                chunk = dialect.read_chunk(part, called)
+                called += len(chunk.tool_calls)
+                yield chunk
+
+    async def embed(self, request: EmbeddingRequest, timeout_seconds: float) -> EmbeddingAnswer:
+        model = self._settings.embedding_model or self._deployment.model
+        body = dialect.build_embedding(request, model, self._settings)
+        answer = await self._ask(dialect.Embedding, "/api/embed", body, timeout_seconds)
+        return dialect.read_vectors(answer, model, len(request.inputs))
+
+    async def is_healthy(self, timeout_seconds: float) -> bool:
+        """It can list its models, which the cloud does too."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await self._chat(request)
-        except TimeoutError as error:
-            raise LLMTimeoutError(f"no answer within {timeout_seconds:g} s") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-            raise LLMBrokenAnswerError("the answer is no chat response") from error
-        return read_answer(answer, self._deployment.model)
+                with _typed_faults():
+                    await self._open().list_models()
+        except (TimeoutError, LLMError):
+            return False
+        return True
 
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.close()  # type: ignore[no-untyped-call]  # ollama left it untyped
 
-    async def _chat(self, request: CompletionRequest) -> ollama.ChatResponse:
-        answer: ollama.ChatResponse = await self._open().chat(
-            model=self._deployment.model,
-            messages=[{"role": message.role, "content": message.content} for message in request.messages],
-            options=self._build_model_options(request),
-            **self._fields,
-        )
-        return answer
+    async def _ask(self, read_as: type[AnswerT], path: str, body: dialect.Json, timeout_seconds: float) -> AnswerT:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                with _typed_faults():
+                    return await self._open().ask(read_as, path, body)
+        except TimeoutError as error:
+            raise LLMTimeoutError(f"no answer within {timeout_seconds:g} s") from error
 
-    def _build_model_options(self, request: CompletionRequest) -> dict[str, object]:
-        options = dict(self._model_options)
-        if request.temperature is not None:
-            options["temperature"] = request.temperature
-        if request.max_tokens is not None:
-            options["num_predict"] = request.max_tokens
-        return options
-
-    def _open(self) -> ollama.AsyncClient:
+    def _open(self) -> _Client:
         """At first use, inside the loop that goes on using it."""
         if self._client is None:
             key = self._deployment.api_key
-            self._client = ollama.AsyncClient(
+            self._client = _Client(
                 host=self._deployment.base_url or DEFAULT_BASE_URL,
                 timeout=self._deployment.timeout_seconds,
                 headers={} if key is None else {"Authorization": f"Bearer {key}"},
-                transport=_SharedTransport(self._connections, sends_key=key is not None),
+                transport=PooledTransport(self._connections, sends_key=key is not None),
             )
         return self._client
 
 
+async def _next(parts: AsyncGenerator[dialect.Chat, None]) -> dialect.Chat | None:
+    with _typed_faults():
+        return await anext(parts, None)
+
+
+@contextmanager
+def _typed_faults() -> Iterator[None]:
+    """Holds nothing of ours: the client falls over JSON that is no object with whatever Python says then."""
+    try:
+        yield
+    except ollama.ResponseError as error:
+        # A line `{"error": …}` in the middle of a stream. It has no status, and its text is for people.
+        raise LLMOverloadedError(shorten(f"the server failed: {error.error}")) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise LLMBrokenAnswerError("the answer is not in Ollama's dialect") from error
+
+
 def create_ollama(deployment: Deployment, connections: Connections) -> OllamaProvider:
     return OllamaProvider(deployment, connections)
-
-
-def read_answer(answer: ollama.ChatResponse, model: str) -> ProviderAnswer:
-    """`model` names the answer where the server does not.
-
-    Raises:
-        LLMBrokenAnswerError: an answer without `done` was cut off.
-    """
-    if answer.done is not True or answer.message.content is None:
-        raise LLMBrokenAnswerError("the answer has no content or is not done")
-    if answer.done_reason == "load":
-        raise LLMBrokenAnswerError("the server only loaded the model")
-    usage = None
-    if answer.prompt_eval_count is not None and answer.eval_count is not None:
-        usage = Usage(answer.prompt_eval_count, answer.eval_count)
-    return ProviderAnswer(
-        answer.message.content,
-        answer.model or model,
-        _choose_finish_reason(answer),
-        usage,
-    )
-
-
-def _choose_finish_reason(answer: ollama.ChatResponse) -> FinishReason:
-    """Ollama says `stop` for tool calls too, and older servers say nothing beyond `done`."""
-    if answer.done_reason == "length":
-        return "length"
-    return "tool_calls" if answer.message.tool_calls else "stop"
-
-
-def map_error(answer: RawAnswer, now: datetime) -> LLMError:
-    """By status alone: the body is `{"error": "text"}`, which is for people."""
-    message = shorten(f"HTTP {answer.status}: {answer.body.decode(errors='replace')}")
-    return choose_class(answer.status)(message, retry_after_seconds=parse_retry_after(answer.headers, now))

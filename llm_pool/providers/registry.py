@@ -1,25 +1,34 @@
-"""The one place that knows which providers there are."""
+"""Which name in a catalogue means which provider. A provider's file, and the SDK it may need, is loaded when used."""
 
 from collections.abc import Mapping
 from functools import partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
-from llm_pool.providers.anthropic import create_anthropic
-from llm_pool.providers.base import ProviderFactory
-from llm_pool.providers.mock import create_mock
-from llm_pool.providers.ollama import create_ollama
-from llm_pool.providers.openai_compatible import create_openai_compatible
+from llm_pool.catalog import Deployment
+from llm_pool.providers.base import Provider, ProviderFactory
+from llm_pool.providers.presets import PRESETS
+
+if TYPE_CHECKING:
+    from llm_pool.providers.http import Connections
+
+
+def _load_and_create(factory: str, deployment: Deployment, connections: "Connections") -> Provider:
+    create: ProviderFactory = resolve_name(f"llm_pool.providers.{factory}")
+    return create(deployment, connections)
+
+
+def _provider(factory: str) -> ProviderFactory:
+    return partial(_load_and_create, factory)
+
 
 PROVIDERS: Mapping[str, ProviderFactory] = {
-    "anthropic": create_anthropic,
-    "groq": partial(create_openai_compatible, default_base_url="https://api.groq.com/openai/v1"),
-    "mock": create_mock,
-    "ollama": create_ollama,
-    # OpenAI's reasoning models refuse `max_tokens`; many who speak its dialect know nothing else.
-    "openai": partial(
-        create_openai_compatible,
-        default_base_url="https://api.openai.com/v1",
-        max_tokens_field="max_completion_tokens",
-    ),
-    "openai_compatible": create_openai_compatible,
-    "together": partial(create_openai_compatible, default_base_url="https://api.together.xyz/v1"),
+    **dict.fromkeys(PRESETS, _provider("openai_compatible:create_openai_compatible")),
+    "anthropic": _provider("anthropic:create_anthropic"),
+    "claude_code": _provider("claude_code:create_claude_code"),
+    "litellm": _provider("litellm:create_litellm"),
+    "mlx": _provider("mlx:create_mlx"),
+    "mock": _provider("mock:create_mock"),
+    "ollama": _provider("ollama:create_ollama"),
+    "sync": _provider("sync_adapter:create_sync_adapter"),
 }

@@ -5,25 +5,30 @@ runs out, and the job's crash count decides whether another worker may have it.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import structlog
 
 from llm_pool.call import CompletionPool
-from llm_pool.types import CompletionRequest
-from orchestrator.agents import catalog
+from llm_pool.types import CompletionRequest, CompletionResponse
+from orchestrator.agents.catalog import AgentProfile
+from orchestrator.agents.directory import AgentDirectory
 from orchestrator.agents.prompt_builder import build_messages, build_system_prompt
-from orchestrator.jobs.deliveries import Delivery
+from orchestrator.agents.prompt_request import build_prompt_request
+from orchestrator.isolation.suspect import Suspect, SuspectDiedError, SuspectPool, is_suspect
+from orchestrator.jobs.deliveries import Delivery, Ledger
 from orchestrator.jobs.leases import LeaseKeeper
-from orchestrator.jobs.store import Claim, ClaimTerms
+from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message
-from orchestrator.outcomes import Failed, Outcome, Parked, RetryLater, Succeeded
+from orchestrator.outcomes import Crashed, Failed, HandledElsewhere, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.recorder import Recorder
 from orchestrator.results import build_answer, build_failure
+from orchestrator.workload import NoSlotError, Place, Workload
 from shared.database import Database, patiently
-from shared.errors import InputError, LLMError, RunCrashedError
+from shared.errors import InputError, LLMBudgetExceededError, LLMError, RunCrashedError
 
 log = structlog.get_logger()
 
@@ -32,14 +37,25 @@ class Runner:
     """Runs jobs for one worker process; many at once."""
 
     def __init__(
-        self, database: Database, pool: CompletionPool, leases: LeaseKeeper, recorder: Recorder, *, worker: str
+        self,
+        database: Database,
+        pool: CompletionPool,
+        leases: LeaseKeeper,
+        recorder: Recorder,
+        *,
+        ledger: Ledger,
+        suspects: SuspectPool,
+        workload: Workload,
     ) -> None:
         self._database = database
+        self._agents = AgentDirectory(database)
         self._pool = pool
         self._leases = leases
+        self._ledger = ledger
         self._recorder = recorder
-        self._worker = worker
-        self._asking: set[asyncio.Task[Any]] = set()
+        self._suspects = suspects
+        self._workload = workload
+        self._asking: dict[tuple[UUID, int], asyncio.Task[Any]] = {}
         self._is_stopping = False
 
     async def handle(self, delivery: Delivery) -> Outcome:
@@ -49,16 +65,16 @@ class Runner:
             NotFoundError: the message names a tenant that does not exist; nothing was stored.
             RunCrashedError: a surprise after the job was claimed.
         """
-        claim = await patiently(lambda: self._claim(delivery))
-        if claim is None:
-            return await patiently(lambda: self._join(delivery))
-        with self._leases.hold(claim), structlog.contextvars.bound_contextvars(job_id=str(claim.job_id)):
-            try:
-                outcome = await self._run(claim)
-                return await self._recorder.record(claim, outcome)
-            except Exception as surprise:
-                log.exception("run_crashed", run=claim.run)
-                raise RunCrashedError(f"{type(surprise).__name__} in run {claim.run}") from surprise
+        with self._workload.enter_single() as place:
+            return await self._handle(delivery, place)
+
+    async def handle_slice(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Likewise many, side by side; a run that crashed has no outcome."""
+        await self._workload.slice_turn()
+        with self._workload.enter_slice(len(deliveries)) as places:
+            handling = [self._handle(*each) for each in zip(deliveries, places, strict=True)]
+            handled = await asyncio.gather(*handling, return_exceptions=True)
+        return [outcome for outcome in handled if not isinstance(outcome, BaseException)]
 
     def hand_back_all(self) -> int:
         """Interrupt every job that waits for a model, now and from now on; what is being recorded goes on.
@@ -66,51 +82,85 @@ class Runner:
         Returns how many it were.
         """
         self._is_stopping = True
-        for task in self._asking:
-            task.cancel()
-        return len(self._asking)
+        return self.interrupt({job_id for job_id, _ in self._asking})
 
-    async def _run(self, claim: Claim) -> Outcome:
-        """Choose the agent and ask the pool; what they raise decides what becomes of the job."""
+    def interrupt(self, job_ids: Collection[UUID]) -> int:
+        """Stop asking for those of the jobs that are in hand, as for cancelled ones; returns how many they were.
+
+        Each is handed back, which changes nothing where the ledger has it as ended.
+        """
+        tasks = [task for (job_id, _), task in self._asking.items() if job_id in job_ids]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
+
+    async def _handle(self, delivery: Delivery, place: Place) -> Outcome:
+        claim = await delivery.claim(self._ledger)
+        if claim is None:
+            return await patiently(lambda: self._join(delivery)) if delivery.is_awaited else HandledElsewhere()
+        # For as long as the asyncio task lives, and each job has its own.
+        structlog.contextvars.bind_contextvars(job_id=str(claim.job_id))
+        with self._leases.hold(claim):
+            try:
+                outcome = await self._run(claim, place)
+                place.make_room(is_answered=not isinstance(outcome, RetryLater))
+                return await self._recorder.record(claim, outcome)
+            except Exception as surprise:
+                log.exception("run_crashed", run=claim.run)
+                await self._recorder.note(claim, surprise)
+                raise RunCrashedError(f"{type(surprise).__name__} in run {claim.run}") from surprise
+
+    async def _run(self, claim: Claim, place: Place) -> Outcome:
+        """Build the request and ask the pool; what they raise decides what becomes of the job."""
         try:
-            with self._interruptible():
-                agent = await patiently(lambda: self._choose_agent(claim))
-                response = await self._pool.complete(build_request(agent, claim.message))
+            with self._interruptible(claim):
+                request = await self._build_request(claim.message)
+                async with place.slot():
+                    response = await self._ask(claim, request)
         except InputError as error:
             return Failed(build_failure(claim, error))
         except LLMError as error:
             return decide_outcome(claim, error)
+        except NoSlotError:
+            return RetryLater("claimed ahead, and no slot became free")
+        except SuspectDiedError as death:
+            return Crashed(str(death))
         except asyncio.CancelledError:
-            return RetryLater("the worker is stopping")
+            return RetryLater("interrupted: cancelled, or the worker is stopping")
         return Succeeded(build_answer(claim, response), response.attempts)
 
+    async def _ask(self, claim: Claim, request: CompletionRequest) -> CompletionResponse:
+        """Among all others, unless the job may be what killed the workers that had it."""
+        if is_suspect(claim.crash_count):
+            return await self._suspects.complete(Suspect(claim.job_id, claim.crash_count), request)
+        return await self._pool.complete(request)
+
     @contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _interruptible(self, claim: Claim) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None, "jobs run inside the worker's event loop"
-        self._asking.add(task)
+        # By run too: a worker that was suspended past its lease may have claimed the same job again.
+        self._asking[claim.job_id, claim.run] = task
         if self._is_stopping:
             task.cancel()
         try:
             yield
         finally:
-            self._asking.discard(task)
-
-    async def _claim(self, delivery: Delivery) -> Claim | None:
-        async with self._database.as_tenant(delivery.tenant_id) as connection:
-            return await delivery.claim(connection, ClaimTerms(self._worker, self._leases.lease_seconds))
+            del self._asking[claim.job_id, claim.run]
 
     async def _join(self, delivery: Delivery) -> Outcome:
         """Another run has the job, or had it: let this task have the same answer, now or later."""
         async with self._database.as_tenant(delivery.tenant_id) as connection:
             return await self._recorder.join(connection, await delivery.find_job_id(connection), delivery.task_id)
 
-    async def _choose_agent(self, claim: Claim) -> catalog.AgentProfile:
-        async with self._database.as_tenant(claim.tenant_id) as connection:
-            return await catalog.get_agent(connection, claim.tenant_id, claim.message.agent_id)
+    async def _build_request(self, message: Message) -> CompletionRequest:
+        """A message that carries its own prompt needs no agent."""
+        if message.prompt is not None:
+            return build_prompt_request(message)
+        return build_request(await self._agents.get(message.tenant_id, message.agent_id), message)
 
 
-def build_request(agent: catalog.AgentProfile, message: Message) -> CompletionRequest:
+def build_request(agent: AgentProfile, message: Message) -> CompletionRequest:
     """What the pool is asked: the message's model group if it names one, else the agent's."""
     messages = build_messages(build_system_prompt(agent), message.content, message.context.history)
     return CompletionRequest(
@@ -119,7 +169,8 @@ def build_request(agent: catalog.AgentProfile, message: Message) -> CompletionRe
 
 
 def decide_outcome(claim: Claim, error: LLMError) -> Outcome:
-    """Park what time may mend; fail what it cannot."""
-    if error.parks:
+    """Park what time may mend; fail what it cannot, such as a purse that is spent."""
+    is_spent = isinstance(error, LLMBudgetExceededError) and error.resets_at is None
+    if error.parks and not is_spent:
         return Parked(type(error).__name__, str(error), error.retry_after_seconds, error.attempts)
     return Failed(build_failure(claim, error), error.attempts)

@@ -1,15 +1,17 @@
 """The API process: which dialects it serves, how it opens and closes, and what an error looks like."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from orchestrator.api import health, jobs
-from orchestrator.wiring import build_front_door, open_database
+from llm_pool.status.metrics import open_metrics
+from orchestrator.api import failed_requests, health, jobs, metrics, quota
+from orchestrator.wiring import build_front_door, open_database, open_fleet_view
+from shared.cross_site import RefuseCrossSite
 from shared.database import DATABASE_ERRORS, is_unreachable
 from shared.errors import InputError
 from shared.settings import Settings
@@ -24,18 +26,22 @@ async def open_api(settings: Settings) -> FastAPI:
         ConfigurationError: in one sentence, before anything listens.
     """
     settings.require_broker_url()
+    own_metrics = open_metrics(directory=settings.prometheus_multiproc_dir)
     database = await open_database(settings)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await database.aclose()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with aclosing(database), open_fleet_view(settings) as app.state.fleet_view:
+            yield
 
     app = FastAPI(title="llmyard", lifespan=lifespan)
+    app.add_middleware(RefuseCrossSite)
     app.state.database = database
+    app.state.worker_silent_seconds = settings.llmyard_worker_silent_seconds
     app.state.front_door = build_front_door(settings, database)
-    app.include_router(jobs.router)
-    app.include_router(health.router)
+    app.state.metrics = own_metrics
+    for part in (jobs, failed_requests, health, metrics, quota):
+        app.include_router(part.router)
     app.add_exception_handler(InputError, _answer_input_error)
     app.add_exception_handler(RequestValidationError, _answer_bad_parameter)
     for fault in DATABASE_ERRORS:

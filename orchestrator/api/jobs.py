@@ -1,4 +1,4 @@
-"""The jobs API: hand in a message, ask for the job.
+"""The jobs API: hand in a message, ask for the job, cancel it.
 
 The body is read by hand rather than by the framework, because a producer's JSON is doubted here as it is at the other
 door, by the same code and with the same words.
@@ -50,6 +50,12 @@ async def submit_job(request: Request, response: Response, door: Door, wait: Wai
 async def get_job(job_id: str, door: Door, wait: Wait = 0.0) -> dict[str, Any]:
     """Where a job stands, at once or as soon as there is news within `wait` seconds."""
     return build_view(await door.wait(parse_job_id(job_id), wait))
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(job_id: str, door: Door) -> dict[str, Any]:
+    """End a job before it has an answer. One that has ended already stays as it is: `state` tells."""
+    return build_view(await door.cancel(parse_job_id(job_id)))
 
 
 async def read_body(request: Request) -> bytes:

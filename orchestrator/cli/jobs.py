@@ -1,4 +1,4 @@
-"""`llmyard submit` and `llmyard result`: hand a message in, and ask for its answer."""
+"""`llmyard submit`, `result` and `cancel`: hand a message in, ask for its answer, or end it before there is one."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
 import typer
@@ -18,8 +18,11 @@ from orchestrator.jobs.store import JobRecord
 from orchestrator.messages import DEFAULT_TENANT, Channel, parse_message
 from orchestrator.results import build_view
 from orchestrator.wiring import build_front_door, open_database
+from shared.errors import NotFoundError
 from shared.settings import load_settings
 from shared.telemetry import configure_logging
+
+FoundT = TypeVar("FoundT")
 
 Tenant = Annotated[str, typer.Option(help="Whose message it is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole job as JSON.")]
@@ -74,7 +77,37 @@ def result(
     _show(asyncio.run(_with_front_door(run)), as_json=as_json)
 
 
-async def _with_front_door(use: Callable[[FrontDoor], Awaitable[JobRecord]]) -> JobRecord:
+def cancel(
+    job_ids: Annotated[list[str], typer.Argument(help="The ids that `submit` printed.")],
+) -> None:
+    """End jobs before they have an answer, on whatever machine they run; exit 1 if one had ended already."""
+    ids = [parse_job_id(job_id) for job_id in job_ids]
+
+    async def run(door: FrontDoor) -> list[JobRecord | NotFoundError]:
+        return [await _catch(door.cancel(job_id)) for job_id in ids]
+
+    outcomes = asyncio.run(_with_front_door(run))
+    jobs = [outcome for outcome in outcomes if isinstance(outcome, JobRecord)]
+    unknown = [outcome for outcome in outcomes if isinstance(outcome, NotFoundError)]
+    for job in jobs:
+        typer.echo(f"{job.job_id} is {job.state.value}")
+    for error in unknown:
+        typer.echo(f"llmyard: {error}", err=True)
+    if unknown:
+        raise typer.Exit(2)
+    if any(job.state is not JobState.CANCELLED for job in jobs):
+        raise typer.Exit(1)
+
+
+async def _catch(cancelling: Awaitable[JobRecord]) -> JobRecord | NotFoundError:
+    """An id of no one does not keep the others from ending."""
+    try:
+        return await cancelling
+    except NotFoundError as error:
+        return error
+
+
+async def _with_front_door(use: Callable[[FrontDoor], Awaitable[FoundT]]) -> FoundT:
     settings = load_settings()
     settings.require_broker_url()
     configure_logging(settings)

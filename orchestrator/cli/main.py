@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import agents, jobs, migrate, processes, up
+from orchestrator.cli import agents, batch, failed, jobs, migrate, processes, status, up
 from shared.errors import ConfigurationError, InputError, LLMYardError
 
 app = typer.Typer(
@@ -17,7 +17,11 @@ app.command("up")(up.up)
 app.command("migrate")(migrate.migrate)
 app.command("submit")(jobs.submit)
 app.command("result")(jobs.result)
+app.command("cancel")(jobs.cancel)
+app.command("status")(status.status)
 app.add_typer(agents.app, name="agents")
+app.add_typer(batch.app, name="batch")
+app.add_typer(failed.app, name="failed")
 app.command("worker")(processes.worker)
 app.command("beat")(processes.beat)
 app.command("api")(processes.api)

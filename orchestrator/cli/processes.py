@@ -17,6 +17,7 @@ from orchestrator.stack.ports import LOOPBACK
 from orchestrator.stack.programs import (
     build_beat_command,
     build_flower_command,
+    build_kept_command,
     build_worker_command,
 )
 from shared.errors import ConfigurationError
@@ -26,24 +27,28 @@ _LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
-LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+LogLevel = Annotated[
+    str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR; without it LLMYARD_LOG_LEVEL.", show_default=False)
+]
 
 
 def worker(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs to wait for at once.")] = None,
     hostname: Annotated[str, typer.Option(help="Unique per worker; %h is the machine's name.")] = "llmyard@%h",
-    log_level: LogLevel = "INFO",
+    log_level: LogLevel = None,
+    keep_alive: Annotated[bool, typer.Option("--keep-alive", help="Start it again when it dies.")] = False,
 ) -> None:
     """Run jobs."""
     _require_servers()
-    overrides = {} if concurrency is None else {"LLMYARD_CONCURRENCY": str(concurrency)}
-    _become(build_worker_command(hostname, log_level), overrides)
+    overrides = _build_overrides({"LLMYARD_CONCURRENCY": concurrency, "LLMYARD_LOG_LEVEL": log_level})
+    command = build_worker_command(hostname)
+    _become(build_kept_command(command) if keep_alive else command, overrides)
 
 
-def beat(log_level: LogLevel = "INFO") -> None:
+def beat(log_level: LogLevel = None) -> None:
     """Send the periodic tasks."""
     _require_servers()
-    _become(build_beat_command(None, log_level))
+    _become(build_beat_command(None, log_level or load_settings().llmyard_log_level))
 
 
 def api(host: Host = LOOPBACK, port: Port = 8000) -> None:
@@ -78,6 +83,11 @@ def _require_servers() -> None:
     settings = load_settings()
     settings.require_redis_url()
     settings.require_broker_url()
+
+
+def _build_overrides(options: Mapping[str, object]) -> dict[str, str]:
+    """What stands on the command line goes before what stands in the environment."""
+    return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def _become(command: tuple[str, ...], overrides: Mapping[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -12,6 +13,35 @@ from shared.telemetry import configure_logging
 
 STOP_SECONDS: Final = 5
 """Somebody who waits for a result holds a connection open; a stop must not wait for them longer than this."""
+
+
+TICK_SECONDS: Final = 1.0
+"""The date in the headers of answers is to the second."""
+
+
+class QuietServer(uvicorn.Server):
+    """Sleeps while nobody asks: uvicorn's own looks ten times a second whether its end is wanted."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end_wanted = asyncio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal handler."""
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end_wanted.set)
+
+    async def main_loop(self) -> None:
+        """Until the end is wanted."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._end_wanted.wait()
+            except TimeoutError:
+                continue
 
 
 def serve(open_app: Callable[[Settings], Awaitable[FastAPI]], host: str, port: int) -> None:
@@ -25,7 +55,18 @@ def serve(open_app: Callable[[Settings], Awaitable[FastAPI]], host: str, port: i
 
     async def run() -> None:
         app = await open_app(settings)
-        config = uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=STOP_SECONDS, access_log=False)
-        await uvicorn.Server(config).serve()
+        await QuietServer(build_configuration(app, host, port)).serve()
 
     asyncio.run(run())
+
+
+def build_configuration(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        access_log=False,
+        # Its own handlers would write past ours, secrets and all.
+        log_config=None,
+    )

@@ -1,5 +1,9 @@
-"""Every query on failed requests and rejected messages; each runs inside the caller's transaction."""
+"""How a job comes to be a failed request and how that ends; and what could not become a job at all.
 
+Each query runs inside the caller's transaction.
+"""
+
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,20 +12,32 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from orchestrator.failed_requests.policy import RECENT_SECONDS, DrainPulse
+from llm_pool.client.failed_requests import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, bound_asked_seconds
+from orchestrator.jobs.statements import fetch
 from orchestrator.jobs.store import Claim
-from orchestrator.jobs.sweeps import Waiting
 from shared.errors import InputError
 
 MAX_EVIDENCE_CHARACTERS: Final = 10_000
 
+# A run that was parked under an agent is parked for that agent's group, unless its message names one.
 _PARK = text(
     """
-    insert into failed_requests (id, tenant_id, job_id, state, parks, next_try_at, error_type, error_message)
-    values (:id, :tenant_id, :job_id, 'parked', 1, now() + make_interval(secs => :delay_seconds),
-            :error_type, :error_message)
+    insert into failed_requests (id, tenant_id, job_id, model, state, parks, next_try_at, error_type, error_message)
+    values (
+        :id, :tenant_id, :job_id,
+        coalesce(cast(:model as text), (
+            select model_preference from tenants join agents on agents.tenant_id = tenants.id
+            where tenants.id = :tenant_id and agents.id = coalesce(cast(:agent_id as text), default_agent_id)
+        ), ''),
+        'parked', 1, now() + make_interval(secs => greatest(cast(:asked_seconds as double precision), :first_seconds)),
+        :error_type, :error_message
+    )
     on conflict (job_id) do update
-    set state = 'parked', parks = failed_requests.parks + 1, next_try_at = excluded.next_try_at,
+    set state = 'parked', parks = failed_requests.parks + 1, model = excluded.model,
+        next_try_at = now() + make_interval(secs => greatest(
+            cast(:asked_seconds as double precision),
+            least(:first_seconds * 2.0 ^ least(failed_requests.parks, 30), :longest_seconds)
+        )),
         error_type = excluded.error_type, error_message = excluded.error_message, updated_at = now()
     returning id
     """
@@ -34,31 +50,10 @@ _END = text(
     """
 )
 
-_PULSE = text(
+_END_ALL = text(
     """
-    select (select count(*) from failed_requests where state = 'replaying') as replaying,
-           (select count(*) from failed_requests
-            where state = 'answered' and updated_at > now() - make_interval(secs => :recent_seconds))
-               as answered_lately,
-           extract(epoch from now() - (select max(updated_at) from failed_requests where state = 'answered'))
-               ::double precision as seconds_since_answer,
-           extract(epoch from now() - (select max(updated_at) from failed_requests where state = 'parked'))
-               ::double precision as seconds_since_parking
-    """
-)
-
-_RELEASE = text(
-    """
-    with due as (
-        select id, job_id from failed_requests where state = 'parked' and next_try_at <= now()
-        order by next_try_at limit :limit for update skip locked
-    ),
-    released as (
-        update failed_requests set state = 'replaying', updated_at = now() where id in (select id from due)
-    )
-    update jobs set state = 'queued', dispatched_at = now()
-    where id in (select job_id from due) and state = 'parked'
-    returning id, tenant_id, task_id
+    update failed_requests set state = cast(:state as text), updated_at = now()
+    where job_id = any (cast(:job_ids as uuid[])) and state in ('parked', 'replaying')
     """
 )
 
@@ -68,16 +63,28 @@ _REJECT = text(
 
 
 async def park(
-    connection: AsyncConnection, claimed: Claim, *, error_type: str, error_message: str, delay_seconds: float
+    connection: AsyncConnection,
+    claimed: Claim,
+    *,
+    error_type: str,
+    error_message: str,
+    retry_after_seconds: float | None = None,
 ) -> UUID:
-    """Keep a job until later; returns the failed request's id, the same one each time it is parked."""
+    """Keep a job until later; returns the failed request's id, the same one each time it is parked.
+
+    It is left alone for as long as the provider asked for, and the longer the more often it came back.
+    """
     parameters = {
         "id": uuid7(),
         "tenant_id": claimed.tenant_id,
         "job_id": claimed.job_id,
+        "model": claimed.message.model,
+        "agent_id": claimed.message.agent_id,
         "error_type": error_type,
         "error_message": error_message,
-        "delay_seconds": delay_seconds,
+        "asked_seconds": bound_asked_seconds(retry_after_seconds),
+        "first_seconds": FIRST_WAIT_SECONDS,
+        "longest_seconds": LONGEST_WAIT_SECONDS,
     }
     request_id: UUID = (await connection.execute(_PARK, parameters)).scalar_one()
     return request_id
@@ -88,16 +95,9 @@ async def end(connection: AsyncConnection, job_id: UUID, *, answered: bool) -> N
     await connection.execute(_END, {"job_id": job_id, "state": "answered" if answered else "discarded"})
 
 
-async def read_pulse(connection: AsyncConnection) -> DrainPulse:
-    """How the drain goes, by the database's clock."""
-    row = (await connection.execute(_PULSE, {"recent_seconds": RECENT_SECONDS})).one()
-    return DrainPulse(row.replaying, row.answered_lately, row.seconds_since_answer, row.seconds_since_parking)
-
-
-async def release(connection: AsyncConnection, *, limit: int) -> list[Waiting]:
-    """Send back parked jobs whose time has come, the longest due first."""
-    rows = await connection.execute(_RELEASE, {"limit": limit})
-    return [Waiting(row.id, row.tenant_id, row.task_id) for row in rows]
+async def end_all(connection: AsyncConnection, job_ids: Sequence[UUID], *, answered: bool) -> None:
+    """Likewise many jobs, which the connection has ended or locked."""
+    await fetch(connection, _END_ALL, {"job_ids": job_ids, "state": "answered" if answered else "discarded"})
 
 
 async def keep_rejected(

@@ -1,1 +1,1 @@
-"""The life of a job, and every query on it."""
+"""The life of a job: its states, and the queries that take it in, claim it, keep it alive and end it."""

@@ -5,11 +5,26 @@ from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from orchestrator.jobs import store
-from orchestrator.jobs.store import Claim, ClaimTerms
+from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message
+
+
+class Ledger(Protocol):
+    """Where claims are made; see `orchestrator.group_commit`."""
+
+    async def claim_new(self, message: Message, task_id: str) -> Claim | None:
+        """Take a message in and claim its first run, or the next one of the job that it became before.
+
+        None when that job waits for no run.
+
+        Raises:
+            NotFoundError: no such tenant; nothing was stored.
+        """
+
+    async def claim(self, job_id: UUID, task_id: str) -> Claim | None:
+        """Start the next run of a queued job; None when it is not queued."""
 
 
 class Delivery(Protocol):
@@ -20,11 +35,15 @@ class Delivery(Protocol):
 
     @property
     def task_id(self) -> str:
-        """The Celery task that brought it, and that waits for the answer."""
+        """The Celery task that brought it."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody polls that task for the answer."""
 
     async def find_job_id(self, connection: AsyncConnection) -> UUID | None: ...
 
-    async def claim(self, connection: AsyncConnection, terms: ClaimTerms) -> Claim | None:
+    async def claim(self, ledger: Ledger) -> Claim | None:
         """Start the job's next run; None when it is not waiting for one."""
 
 
@@ -34,6 +53,7 @@ class NewMessage:
 
     message: Message
     task_id: str
+    is_awaited: bool = True
 
     @property
     def tenant_id(self) -> str:
@@ -42,28 +62,26 @@ class NewMessage:
     async def find_job_id(self, connection: AsyncConnection) -> UUID | None:
         return await store.find_id(connection, self.tenant_id, self.message.id)
 
-    async def claim(self, connection: AsyncConnection, terms: ClaimTerms) -> Claim | None:
+    async def claim(self, ledger: Ledger) -> Claim | None:
         """
         Raises:
             NotFoundError: no such tenant.
         """
-        new = await store.add_and_claim(connection, uuid7(), self.message, self.task_id, terms)
-        if new is not None:
-            return new
-        job_id = await self.find_job_id(connection)
-        return None if job_id is None else await store.claim(connection, job_id, terms)
+        return await ledger.claim_new(self.message, self.task_id)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownJob:
-    """Submitted over HTTP, replayed, handed back, or found undelivered."""
+    """Submitted over HTTP, in a slice, replayed, handed back, or found undelivered."""
 
     tenant_id: str
     job_id: UUID
     task_id: str
+    is_awaited: bool = True
+    """Not one of a slice: whoever waits for its batch reads the database."""
 
     async def find_job_id(self, _: AsyncConnection) -> UUID | None:
         return self.job_id
 
-    async def claim(self, connection: AsyncConnection, terms: ClaimTerms) -> Claim | None:
-        return await store.claim(connection, self.job_id, terms)
+    async def claim(self, ledger: Ledger) -> Claim | None:
+        return await ledger.claim(self.job_id, self.task_id)

@@ -5,6 +5,8 @@ queued ──► running ──► succeeded | failed | cancelled
   │          │ └─────► parked ──► discarded
   ├──────────┘            │
   └───────────────────────┘                 replay, hand-back, expired lease
+
+Cancelling ends what is queued or parked likewise.
 """
 
 from enum import StrEnum

@@ -1,31 +1,24 @@
-"""Every query on one job: taking it in, claiming it, recording what became of it, reading it.
+"""Every query on one job but its claim (in `claims`) and its end (in `endings`): taking it in, waiting, reading it.
 
 Each function runs inside the caller's transaction and never commits. Whoever holds the latest run number of a job in
-state `running` owns it; every write of an outcome is a compare-and-swap on exactly that.
+state `running` owns it.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.jobs.lifecycle import JobState
+from orchestrator.jobs.statements import fetch
 from orchestrator.messages import Message
-from shared.attempts import Attempt
 from shared.errors import NotFoundError
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimTerms:
-    """Who claims, and for how long."""
-
-    worker: str
-    lease_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +30,8 @@ class Claim:
     task_id: str
     run: int
     message: Message
+    crash_count: int = 0
+    """Runs before this one that ended without an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +53,6 @@ class JobRecord:
     next_try_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ends, and the state it leaves its job in."""
-
-    state: JobState
-    outcome: str
-    result: dict[str, Any] | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    attempts: Sequence[Attempt] = ()
-
-
 # No foreign key from jobs to tenants: a row lock on the one tenant row at every insert would queue all of its jobs.
 _ADD = text(
     """
@@ -81,33 +64,14 @@ _ADD = text(
         returning job_id
     ),
     job as (
-        insert into jobs (id, tenant_id, task_id, state, run, worker, lease_until)
-        select job_id, :tenant_id, :task_id, :state, :run, cast(:worker as text),
-               case when :state = 'running' then now() + make_interval(secs => :lease_seconds) end
-        from message returning id
-    ),
-    first_run as (
-        insert into runs (job_id, number, tenant_id, worker)
-        select id, :run, :tenant_id, cast(:worker as text) from job where :state = 'running'
+        insert into jobs (id, tenant_id, task_id, state)
+        select job_id, :tenant_id, :task_id, 'queued' from message returning id
     )
     select exists (select from tenant) as tenant_is_known, exists (select from job) as is_new
     """
 ).bindparams(bindparam("body", type_=JSONB))
 
 _FIND_ID = text("select job_id from messages where tenant_id = :tenant_id and message_id = :message_id")
-
-_CLAIM = text(
-    """
-    with job as (
-        update jobs set state = 'running', run = run + 1, worker = :worker,
-                        lease_until = now() + make_interval(secs => :lease_seconds)
-        where id = :job_id and state = 'queued'
-        returning id, tenant_id, task_id, run
-    ),
-    new_run as (insert into runs (job_id, number, tenant_id, worker) select id, run, tenant_id, :worker from job)
-    select job.*, body from job join messages on job_id = id
-    """
-)
 
 # The row lock decides against a completion at the same moment: either it is seen here, or it sees the waiting task.
 _WAIT_FOR = text(
@@ -121,37 +85,9 @@ _WAIT_FOR = text(
     """
 )
 
-_RECORD = text(
-    """
-    with job as (
-        update jobs set state = :state, worker = null, lease_until = null, dispatched_at = now(),
-                        finished_at = case when :is_final then now() end
-        where id = :job_id and run = :run and state = 'running'
-        returning id
-    ),
-    ended_run as (
-        update runs set ended_at = now(), error_type = :error_type, error_message = :error_message,
-                        outcome = case when exists (select from job) then :outcome else 'stale' end
-        where job_id = :job_id and number = :run and ended_at is null
-    ),
-    paid as (
-        insert into attempts (job_id, run, tenant_id, position, deployment, provider, model, started_at,
-                              latency_seconds, prompt_tokens, completion_tokens, error_type, error_message)
-        select :job_id, :run, :tenant_id, a.* from jsonb_to_recordset(:attempts) as a (
-            position integer, deployment text, provider text, model text, started_at timestamptz,
-            latency_seconds double precision, prompt_tokens integer, completion_tokens integer,
-            error_type text, error_message text)
-        on conflict (job_id, run, position) do nothing
-    ),
-    answer as (
-        insert into results (job_id, tenant_id, run, body)
-        select id, :tenant_id, :run, :result from job where :is_final
-    )
-    select exists (select from job)
-    """
-).bindparams(bindparam("attempts", type_=JSONB), bindparam("result", type_=JSONB(none_as_null=True)))
-
 _WAITING_TASKS = text("select task_id from waiting_tasks where job_id = :job_id")
+
+_WAITING_TASKS_OF = text("select job_id, task_id from waiting_tasks where job_id = any (cast(:job_ids as uuid[]))")
 
 _FIND = text(
     """
@@ -166,6 +102,13 @@ _FIND = text(
     """
 )
 
+_FIND_OPEN = text(
+    """
+    select id, tenant_id from jobs
+    where task_id = any (:task_ids) and batch_id is null and finished_at is null order by id
+    """
+).bindparams(bindparam("task_ids", type_=ARRAY(Text)))
+
 _FIND_TENANT = text("select tenant_id from jobs where id = :job_id")
 
 
@@ -175,34 +118,12 @@ async def add(connection: AsyncConnection, job_id: UUID, message: Message, task_
     Raises:
         NotFoundError: no such tenant.
     """
-    return await _add(connection, job_id, message, task_id, None)
-
-
-async def add_and_claim(
-    connection: AsyncConnection, job_id: UUID, message: Message, task_id: str, terms: ClaimTerms
-) -> Claim | None:
-    """Take a message in and claim its first run at once; None when the tenant has sent it before.
-
-    Raises:
-        NotFoundError: no such tenant.
-    """
-    is_new = await _add(connection, job_id, message, task_id, terms)
-    return Claim(job_id, message.tenant_id, task_id, 1, message) if is_new else None
-
-
-async def _add(
-    connection: AsyncConnection, job_id: UUID, message: Message, task_id: str, terms: ClaimTerms | None
-) -> bool:
     parameters = {
         "job_id": job_id,
         "tenant_id": message.tenant_id,
         "message_id": message.id,
         "body": message.model_dump(mode="json"),
         "task_id": task_id,
-        "state": JobState.RUNNING.value if terms else JobState.QUEUED.value,
-        "run": 1 if terms else 0,
-        "worker": terms and terms.worker,
-        "lease_seconds": terms.lease_seconds if terms else 0.0,
     }
     row = (await connection.execute(_ADD, parameters)).one()
     if not row.tenant_is_known:
@@ -216,55 +137,22 @@ async def find_id(connection: AsyncConnection, tenant_id: str, message_id: str) 
     return found if isinstance(found, UUID) else None
 
 
-async def claim(connection: AsyncConnection, job_id: UUID, terms: ClaimTerms) -> Claim | None:
-    """Start the next run of a queued job; None when it is not queued."""
-    parameters = {"job_id": job_id, "worker": terms.worker, "lease_seconds": terms.lease_seconds}
-    row = (await connection.execute(_CLAIM, parameters)).one_or_none()
-    if row is None:
-        return None
-    return Claim(row.id, row.tenant_id, row.task_id, row.run, Message.model_validate(row.body))
-
-
 async def wait_for(connection: AsyncConnection, job_id: UUID, task_id: str) -> None:
     """Let a further Celery task have the answer too; nothing happens when the job is finished."""
     await connection.execute(_WAIT_FOR, {"job_id": job_id, "task_id": task_id})
 
 
-async def record(connection: AsyncConnection, claimed: Claim, ending: Ending) -> bool:
-    """Write down how a run ended; False when it no longer owned the job. What it paid is kept either way."""
-    parameters = {
-        "job_id": claimed.job_id,
-        "tenant_id": claimed.tenant_id,
-        "run": claimed.run,
-        "state": ending.state.value,
-        "is_final": ending.state.is_final,
-        "outcome": ending.outcome,
-        "result": ending.result,
-        "error_type": ending.error_type,
-        "error_message": ending.error_message,
-        "attempts": [_attempt_row(*numbered) for numbered in enumerate(ending.attempts, start=1)],
-    }
-    return bool(await connection.scalar(_RECORD, parameters))
-
-
-def _attempt_row(position: int, attempt: Attempt) -> dict[str, Any]:
-    return {
-        "position": position,
-        "deployment": attempt.deployment,
-        "provider": attempt.provider,
-        "model": attempt.model,
-        "started_at": attempt.started_at.isoformat(),
-        "latency_seconds": attempt.latency_seconds,
-        "prompt_tokens": attempt.usage and attempt.usage.prompt_tokens,
-        "completion_tokens": attempt.usage and attempt.usage.completion_tokens,
-        "error_type": attempt.error_type,
-        "error_message": attempt.error_message,
-    }
-
-
 async def find_waiting_tasks(connection: AsyncConnection, job_id: UUID) -> tuple[str, ...]:
     """The further Celery tasks that wait for this job's answer."""
     return tuple((await connection.scalars(_WAITING_TASKS, {"job_id": job_id})).all())
+
+
+async def find_waiting_tasks_of(connection: AsyncConnection, job_ids: Sequence[UUID]) -> dict[UUID, tuple[str, ...]]:
+    """Likewise of many jobs; those that nobody else waits for are absent."""
+    waiting: defaultdict[UUID, tuple[str, ...]] = defaultdict(tuple)
+    for job_id, task_id in await fetch(connection, _WAITING_TASKS_OF, {"job_ids": job_ids}):
+        waiting[job_id] += (task_id,)
+    return dict(waiting)
 
 
 async def find(connection: AsyncConnection, job_id: UUID) -> JobRecord | None:
@@ -273,7 +161,32 @@ async def find(connection: AsyncConnection, job_id: UUID) -> JobRecord | None:
     return None if row is None else JobRecord(**{**row, "state": JobState(row["state"])})
 
 
-async def find_tenant(connection: AsyncConnection, job_id: UUID) -> str | None:
-    """Whose job it is; for the system role, which may look across tenants."""
-    found = await connection.scalar(_FIND_TENANT, {"job_id": job_id})
-    return None if found is None else str(found)
+async def get(connection: AsyncConnection, job_id: UUID) -> JobRecord:
+    """
+    Raises:
+        NotFoundError: the connection's tenant has no such job.
+    """
+    if job := await find(connection, job_id):
+        return job
+    raise _build_not_found(job_id)
+
+
+async def get_tenant(connection: AsyncConnection, job_id: UUID) -> str:
+    """Whose job it is; for the system role, which may look across tenants.
+
+    Raises:
+        NotFoundError: nobody has such a job.
+    """
+    if tenant_id := await connection.scalar(_FIND_TENANT, {"job_id": job_id}):
+        return str(tenant_id)
+    raise _build_not_found(job_id)
+
+
+async def find_open(connection: AsyncConnection, task_ids: Sequence[str]) -> list[tuple[UUID, str]]:
+    """Jobs that are not finished, with their tenants, by their Celery tasks; for the system role."""
+    rows = await connection.execute(_FIND_OPEN, {"task_ids": list(task_ids)})
+    return [(row.id, row.tenant_id) for row in rows]
+
+
+def _build_not_found(job_id: UUID) -> NotFoundError:
+    return NotFoundError("id", f"no job {job_id}", "use the id that was returned when it was submitted")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ def make_data_directory(directory: Path) -> Path:
     except OSError as error:
         raise StackError(f"{resolved} cannot be used as data directory: {error.strerror}.") from error
     return resolved
+
+
+def make_metrics_directory(directory: Path) -> Path:
+    """Empty: what the processes of an earlier stack counted is not ours."""
+    metrics = directory / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(mode=0o700)
+    return metrics
 
 
 def logs_directory(directory: Path) -> Path:

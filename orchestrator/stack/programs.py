@@ -21,6 +21,11 @@ def build_worker_command(hostname: str, log_level: str = "INFO") -> tuple[str, .
     return (*_CELERY, "worker", f"--loglevel={log_level}", f"--hostname={hostname}")
 
 
+def build_kept_command(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The same program, started again when it dies."""
+    return (*_PYTHON, "orchestrator.stack.kept_alive", *command)
+
+
 def build_beat_command(schedule: Path | None, log_level: str = "INFO") -> tuple[str, ...]:
     """`schedule` is where beat remembers what it last sent; None keeps Celery's own place, the working directory."""
     place = () if schedule is None else ("-s", str(schedule))

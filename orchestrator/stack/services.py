@@ -27,6 +27,8 @@ class ServicePlan:
     directory: Path
     """The stack's data directory; they also run in it, so that no module lying about elsewhere is imported."""
     environment: Mapping[str, str]
+    metrics_directory: Path
+    """Where those that count keep their metrics together; the API then shows the worker's too."""
     api_port: int
     flower_port: int
     worker_grace_seconds: float
@@ -45,6 +47,11 @@ class ServicePlan:
         """Two stacks of one machine may share a broker; their API ports tell them apart."""
         return f"llmyard-{self.api_port}@{socket.gethostname()}"
 
+    @property
+    def _counting_environment(self) -> Mapping[str, str]:
+        """Not for Flower, which would put its own metrics among ours."""
+        return {**self.environment, "PROMETHEUS_MULTIPROC_DIR": str(self.metrics_directory)}
+
     def migration(self) -> ChildSpec:
         return self._build("migrate", build_migrate_command())
 
@@ -56,7 +63,7 @@ class ServicePlan:
             name="worker",
             command=build_worker_command(self.worker_hostname),
             address=self.worker_hostname,
-            environment=self.environment,
+            environment=self._counting_environment,
             working_directory=self.directory,
             # Celery's own words. Asking it over the broker would be slower, and differ from broker to broker.
             is_ready=lambda child: f"{self.worker_hostname} ready." in child.new_log(),
@@ -78,7 +85,7 @@ class ServicePlan:
             name="api",
             command=build_api_command(LOOPBACK, self.api_port),
             address=self.api_url,
-            environment=self.environment,
+            environment=self._counting_environment,
             working_directory=self.directory,
             is_ready=lambda _child: is_healthy(self.api_port),
         )

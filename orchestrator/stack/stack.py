@@ -11,7 +11,12 @@ from typing import Self
 
 from orchestrator.stack.children import StackError
 from orchestrator.stack.configuration import StackOptions, StackUrls, build_service_environment, hide_password
-from orchestrator.stack.data_directory import make_data_directory, only_stack_in, write_private
+from orchestrator.stack.data_directory import (
+    make_data_directory,
+    make_metrics_directory,
+    only_stack_in,
+    write_private,
+)
 from orchestrator.stack.embedded_postgres import EmbeddedPostgres, prepare_postgres
 from orchestrator.stack.embedded_valkey import prepare_valkey
 from orchestrator.stack.leftovers import end_leftovers
@@ -129,6 +134,7 @@ class Stack:
         return ServicePlan(
             directory=self.directory,
             environment=build_service_environment(urls, self._options, self._settings, self.directory),
+            metrics_directory=make_metrics_directory(self.directory),
             api_port=self._find_port("api", self._options.api_port),
             flower_port=self._find_port("flower", self._options.flower_port),
             worker_grace_seconds=self._settings.llmyard_shutdown_grace_seconds + _WORKER_CLOSING_SECONDS,

@@ -1,8 +1,8 @@
-"""The job ledger: one narrow, hot table that is updated, and cold ones that are only ever added to.
+"""The job ledger: narrow, hot tables that are updated, and cold ones that are only ever added to.
 
-`jobs` holds nothing but claim state, so that a heartbeat stays a heap-only update: none of the columns it changes
-is indexed or stands in an index's predicate. What was asked (`messages`) and what came of it (`results`, `runs`,
-`attempts`) never shares a row with it.
+`leases` holds the runs in hand and nothing else, so that a heartbeat is a heap-only update of a small table and the
+search for dead runs reads no job. `jobs` changes when a state does. What was asked (`messages`) and what came of it
+(`results`, `runs`, `attempts`) never shares a row with them.
 """
 
 import uuid
@@ -11,11 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
-    Identity,
     Index,
     Numeric,
     UniqueConstraint,
@@ -28,14 +27,20 @@ from shared.models.base import Base, Moment, MomentNow
 JOB_STATES = ("queued", "running", "parked", "succeeded", "failed", "cancelled", "discarded", "quarantined")
 
 
+# In the words that Postgres keeps it in: a test compares the two.
+_QUEUED_AT = (
+    "case when state = 'queued'::text and batch_id is null then dispatched_at else null::timestamp with time zone end"
+)
+
+
 class Job(Base):
-    """A piece of work a user asked for; where it stands, and who has it."""
+    """A piece of work a user asked for: where it stands, and the number of the run that may end it."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint("state in ({})".format(", ".join(f"'{state}'" for state in JOB_STATES)), name="state"),
-        # On `finished_at`, not on `state`: a state in the predicate would end heap-only updates at every claim.
-        Index("jobs_open_idx", "created_at", postgresql_where=text("finished_at is null")),
+        Index("jobs_queued_at_idx", "queued_at", postgresql_where=text("queued_at is not null")),
+        Index("jobs_task_id_idx", "task_id", postgresql_where=text("batch_id is null")),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -47,17 +52,44 @@ class Job(Base):
     """Number of the latest run: the fencing token. Only its holder may complete the job."""
     crash_count: Mapped[int] = mapped_column(server_default="0")
     """Runs that ended without an outcome; planned stops and outages do not count."""
-    worker: Mapped[str | None]
-    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """By the database's clock; past it the run is taken for dead."""
     created_at: Mapped[MomentNow]
     dispatched_at: Mapped[MomentNow]
     """When it was last put on the broker's queue."""
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    batch_id: Mapped[uuid.UUID | None]
+    """Whose job it is; its batch feeds it to the workers, in slices."""
+    queued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), Computed(_QUEUED_AT, persisted=True))
+    """Since when a message of its own is on its way; None: it waits for none. The one indexed column that changes."""
 
 
 def _job_id() -> Any:
-    return mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    """Without a foreign key: whoever writes such a row holds the job's, and the check costs more than the rest."""
+    return mapped_column(primary_key=True)
+
+
+class Lease(Base):
+    """A run in hand. Small and hot: renewed by every heartbeat, gone when the run ends."""
+
+    __tablename__ = "leases"
+
+    job_id: Mapped[uuid.UUID] = _job_id()
+    run: Mapped[int]
+    tenant_id: Mapped[str]
+    worker: Mapped[str]
+    claim_id: Mapped[uuid.UUID]
+    """Of the delivery that claimed it, which may have to ask twice whether it did."""
+    lease_until: Mapped[Moment]
+    """By the database's clock; past it the run is taken for dead."""
+
+
+class Sweep(Base):
+    """When a sweep over the ledger last ran, and since when it has run without a gap."""
+
+    __tablename__ = "sweeps"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    ran_at: Mapped[Moment]
+    calm_since: Mapped[Moment]
 
 
 class MessageRow(Base):
@@ -86,21 +118,22 @@ class Run(Base):
     started_at: Mapped[MomentNow]
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     outcome: Mapped[str | None]
-    """None while it runs; `expired` if it was never heard of again; `stale` if a later run had taken over."""
+    """None while it runs; `expired` if it was not heard of in time, `stale` if it reported after that, `crashed` if its
+    process was seen to die; else what it ended with.
+    """
     error_type: Mapped[str | None]
     error_message: Mapped[str | None]
+    """Of a run without an outcome its last words, as far as any were heard."""
 
 
 class AttemptRow(Base):
     """One try of a request at one deployment: what was paid, whatever became of the run."""
 
     __tablename__ = "attempts"
-    __table_args__ = (UniqueConstraint("job_id", "run", "position"),)
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    run: Mapped[int]
-    position: Mapped[int]
+    job_id: Mapped[uuid.UUID] = _job_id()
+    run: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
     """Of the attempt within its run, from 1; unique, so that recording a run twice pays once."""
     tenant_id: Mapped[str]
     deployment: Mapped[str]
@@ -133,6 +166,6 @@ class WaitingTask(Base):
 
     __tablename__ = "waiting_tasks"
 
-    job_id: Mapped[uuid.UUID] = _job_id()
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     task_id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str]

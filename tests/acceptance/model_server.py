@@ -1,65 +1,53 @@
 """A model server as a provider would run one: OpenAI's dialect on a real socket, counting every call it is sent."""
 
 import asyncio
-import threading
 from collections import Counter
 from typing import Any
 
 from aiohttp import web
 
+from tests.acceptance.thread_server import ThreadServer
 
-class ModelServer:
+
+class ModelServer(ThreadServer):
     """Runs on a thread of its own. What it was asked is counted before it answers, as a provider would bill it."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         """How often each user message was asked."""
         self.delay_seconds = 0.0
+        self.is_held = False
+        """What is asked meanwhile is answered when nobody holds it any more."""
         self.is_down = False
         """Answers 503 to everything."""
+        self.most_at_once = 0
+        """Calls that waited for an answer together."""
+        self._waiting = 0
         self.hung_up = 0
         """Calls whose socket was closed before they were answered."""
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        assert self._started.wait(10), "the model server did not start"
+        super().__init__()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._complete)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-
-    async def _complete(self, request: web.Request) -> web.Response:
+    async def complete(self, request: web.Request) -> web.Response:
         question = (await request.json())["messages"][-1]["content"]
         if self.is_down:
             return web.json_response({"error": {"message": "overloaded", "type": "server_error"}}, status=503)
         self.calls[question] += 1
+        self._waiting += 1
+        self.most_at_once = max(self.most_at_once, self._waiting)
         try:
-            await asyncio.sleep(self.delay_seconds)
+            await self._think()
         except asyncio.CancelledError:
             self.hung_up += 1
             raise
+        finally:
+            self._waiting -= 1
         return web.json_response(build_answer(f"answer to {question}"))
+
+    async def _think(self) -> None:
+        was_held = self.is_held
+        await asyncio.sleep(self.delay_seconds)
+        while was_held and self.is_held:  # noqa: ASYNC110 (another thread lets go)
+            await asyncio.sleep(0.02)
 
 
 def build_answer(content: str) -> dict[str, Any]:

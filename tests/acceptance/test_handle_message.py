@@ -11,9 +11,11 @@ import sys
 for ours in ("orchestrator", "llm_pool", "shared"):
     sys.modules[ours] = None  # not installed here
 from celery import Celery
-app = Celery(broker=sys.argv[1], backend=sys.argv[1])
+app = Celery(broker=sys.argv[1], backend=sys.argv[2])
+if sys.argv[1].startswith("amqp"):
+    app.conf.task_default_queue_type = "quorum"
 """
-WAITING_PROGRAM = FOREIGN + "app.AsyncResult(sys.argv[2]).get(timeout=0.5)"
+WAITING_PROGRAM = FOREIGN + "app.AsyncResult(sys.argv[3]).get(timeout=0.5)"
 ASKING_PROGRAM = (
     FOREIGN
     + """
@@ -28,9 +30,9 @@ def run_foreign(program: str, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_a_foreign_producer_that_has_only_celery_gets_its_answer(yard: Yard) -> None:
-    yard.start_worker()
-    done = run_foreign(ASKING_PROGRAM, yard.redis_url)
+def test_a_foreign_producer_that_has_only_celery_gets_its_answer(either_yard: Yard) -> None:
+    either_yard.start_worker()
+    done = run_foreign(ASKING_PROGRAM, either_yard.broker_url, either_yard.redis_url)
     assert done.stdout.strip() == "answer to hello", done.stderr
 
 
@@ -54,7 +56,7 @@ def test_an_outage_parks_jobs_tells_their_ids_and_they_are_answered_when_a_provi
     waiting = sent[0].meta["result"]
     assert waiting["content"] == POLITE_REPLY
     assert yard.count("select count(*) from failed_requests where id::text = $1", waiting["failed_request_id"]) == 1
-    assert "TimeoutError" in run_foreign(WAITING_PROGRAM, yard.redis_url, sent[0].task_id).stderr
+    assert "TimeoutError" in run_foreign(WAITING_PROGRAM, yard.broker_url, yard.redis_url, sent[0].task_id).stderr
 
     yard.model.is_down = False
     assert {result.get(timeout=60)["state"] for result in sent} == {"succeeded"}

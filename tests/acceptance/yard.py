@@ -24,8 +24,8 @@ CATALOG = """
 deployments:
   - {{name: counted, provider: openai_compatible, model: {model}, base_url: "{url}", api_key: none}}
 groups:
-  fast: {{deployments: [counted], retries: 0}}
-  quality: {{deployments: [counted], retries: 0, fallbacks: [fast]}}
+  fast: {{deployments: [counted], retries: {retries}}}
+  quality: {{deployments: [counted], retries: {retries}, fallbacks: [fast]}}
 """
 LEASE_SECONDS = 3
 CONCURRENCY = 32
@@ -36,7 +36,13 @@ class Yard:
     """Leaving it ends every part that was started, whatever became of it."""
 
     def __init__(
-        self, directory: Path, database_url: str, model: ModelServer, model_name: str = "counting-model"
+        self,
+        directory: Path,
+        database_url: str,
+        model: ModelServer,
+        model_name: str = "counting-model",
+        retries: int = 0,
+        broker_url: str = "",
     ) -> None:
         self.model = model
         self.database_url = database_url
@@ -44,11 +50,11 @@ class Yard:
         self._valkey = prepare_valkey(directory / "valkey")
         self._children: list[Child] = []
         catalog = directory / "llmyard.yaml"
-        catalog.write_text(CATALOG.format(url=model.url, model=model_name))
+        catalog.write_text(CATALOG.format(url=model.url, model=model_name, retries=retries))
         self.environment = {
             "DATABASE_URL": database_url,
             "REDIS_URL": self._valkey.url,
-            "BROKER_URL": "",
+            "BROKER_URL": broker_url,
             "LLMYARD_CONFIG": str(catalog),
             "LLMYARD_LEASE_SECONDS": str(LEASE_SECONDS),
             "LLMYARD_CONCURRENCY": str(CONCURRENCY),
@@ -67,6 +73,10 @@ class Yard:
     @property
     def redis_url(self) -> str:
         return self._valkey.url
+
+    @property
+    def broker_url(self) -> str:
+        return self.environment["BROKER_URL"] or self.redis_url
 
     def start_valkey(self) -> None:
         self.valkey = self._start(self._valkey.child())
@@ -101,8 +111,10 @@ class Yard:
             child.end()
 
     def producer(self) -> Celery:
-        """A foreign program's view: two URLs, nothing of ours."""
-        return Celery(broker=self.redis_url, backend=self.redis_url)
+        """A foreign program's view: two URLs, and for RabbitMQ of which kind the queue is; nothing of ours."""
+        kinds = dict.fromkeys(("task_default_queue_type", "task_create_missing_queue_type"), "quorum")
+        kind = kinds if self.broker_url.startswith("amqp") else {}
+        return Celery(broker=self.broker_url, backend=self.redis_url, changes=kind)
 
     def send(self, contents: list[str]) -> list["Reply"]:
         """One message for each content, which is also its id."""

@@ -18,7 +18,9 @@ LONGEST_FILE = 300
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 # Heavy vendor SDKs alone may be imported late, in their provider file: (file, top-level package) -> reason.
-LATE_IMPORTS: dict[tuple[str, str], str] = {}
+LATE_IMPORTS = {
+    ("llm_pool/tokens/vocabularies.py", "tiktoken"): "an optional extra, asked only where its data is there",
+}
 
 _HOME_PATH = re.compile(r"/(home|Users|root)/\w")
 _NAMES_A_HOST = re.compile(r"://|--index-url|--extra-index-url|--find-links|\s@\s")

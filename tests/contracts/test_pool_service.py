@@ -12,10 +12,19 @@ import pytest
 
 from llm_pool.catalog import Catalog, ModelGroup
 from llm_pool.pool import Pool
-from llm_pool.remote import RemotePool
+from llm_pool.remote.remote import RemotePool
+from llm_pool.remote.wire import STATUS_BY_ERROR
 from llm_pool.service import create_app, open_service
-from llm_pool.wire import STATUS_BY_ERROR
-from shared.errors import ConfigurationError, LLMError, LLMOverloadedError, LLMRateLimitedError, LLMUnavailableError
+from llm_pool.status.metrics import open_metrics
+from shared.errors import (
+    ConfigurationError,
+    LLMError,
+    LLMOverloadedError,
+    LLMRateLimitedError,
+    LLMSchemaMismatchError,
+    LLMStreamBrokenError,
+    LLMUnavailableError,
+)
 from shared.settings import Settings
 from tests.fakes.provider_server import OPENAI, send_bytes, send_json, serve
 from tests.fakes.scripted_provider import Script, ask, build_catalog, build_registry, deploy
@@ -57,6 +66,16 @@ async def test_an_answer(session: aiohttp.ClientSession, url: str) -> None:
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2}
     assert (body["provider"], body["deployment"], body["finish_reason"]) == ("scripted", "a", "stop")
     assert len(body["attempts"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/complete", "/v1/chat/completions", "/v1/messages"])
+async def test_a_page_of_another_site_may_not_spend_our_money(
+    session: aiohttp.ClientSession, url: str, script: Script, path: str
+) -> None:
+    headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    async with session.post(url + path, data=json.dumps(BODY), headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["field"]) == (403, "Origin")
+    assert script.asked == []
 
 
 async def test_all_providers_down_has_exactly_the_agreed_body(
@@ -128,18 +147,79 @@ async def test_an_unusable_body_is_422_with_field_problem_and_remedy(
     assert script.asked == []
 
 
-async def test_a_caller_that_hangs_up_cancels_its_call(url: str, script: Script) -> None:
+@pytest.mark.parametrize("path", ["complete", "stream", "v1/chat/completions"])
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_caller_that_hangs_up_cancels_its_call(url: str, script: Script, path: str, begins: bool) -> None:
+    """Before the first piece of a stream and in the middle of it; nothing has to be sent for it to be noticed."""
     script.hangs = True
+    script.streams = [["fi"] if begins else []]
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    body = json.dumps(BODY).encode()
+    dialect = {"stream": True} if path.startswith("v1") else {"tenant_id": "acme"}
+    body = json.dumps({"model": "fast", "messages": BODY["messages"], **dialect}).encode()
     writer.write(
-        b"POST /complete HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-        % (len(body), body)
+        b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        % (path.encode(), len(body), body)
     )
     await asyncio.wait_for(script.started.wait(), 5)
     writer.close()
     await asyncio.wait_for(script.cancelled.wait(), 1)
+
+
+async def test_a_stream_is_lines_and_the_last_one_holds_the_answer(session: aiohttp.ClientSession, url: str) -> None:
+    async with session.post(f"{url}/stream", json=BODY) as response:
+        assert (response.status, response.content_type) == (200, "application/x-ndjson")
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+    assert lines[:2] == [{"delta": "fi"}, {"delta": "ne"}]
+    assert lines[2]["finish_reason"] == "stop"
+    assert lines[2]["response"]["content"] == "fine"
+    assert len(lines) == 3
+
+
+async def test_a_stream_that_breaks_says_so_in_its_last_line(
+    session: aiohttp.ClientSession, url: str, script: Script
+) -> None:
+    script.streams = [["fi", LLMOverloadedError("down", retry_after_seconds=7.5)]]
+    async with session.post(f"{url}/stream", json=BODY) as response:
+        *_, last = [json.loads(line) for line in (await response.read()).splitlines()]
+    assert last["error"]["type"] == "LLMStreamBrokenError"
+    assert (last["error"]["partial_text"], last["retry_after_seconds"]) == ("fi", 7.5)
+
+
+async def test_a_stream_that_never_begins_is_an_ordinary_error(
+    session: aiohttp.ClientSession, url: str, script: Script
+) -> None:
+    script.streams = [[LLMOverloadedError("down")]]
+    async with session.post(f"{url}/stream", json=BODY) as response:
+        assert (response.status, await response.json()) == (503, {"error": "All providers unavailable"})
+
+
+async def test_vectors(session: aiohttp.ClientSession, url: str) -> None:
+    async with session.post(f"{url}/embed", json={"model": "fast", "inputs": ["one"]}) as response:
+        assert (response.status, (await response.json())["vectors"]) == (200, [[3.0, 1.0]])
+
+
+async def test_who_is_there_and_how_it_stands(session: aiohttp.ClientSession, url: str) -> None:
+    async with session.get(f"{url}/deployments") as response:
+        assert await response.json() == {"a": True}
+    async with session.get(f"{url}/status") as response:
+        assert (await response.json()).keys() == {"quotas", "answering"}
+
+
+async def test_metrics_where_there_are_any(session: aiohttp.ClientSession, url: str) -> None:
+    async with session.get(f"{url}/metrics") as response:
+        assert response.status == 404
+    app = create_app(CATALOG, Pool(CATALOG, registry=build_registry({"a": Script()})), metrics=open_metrics())
+    async with serve_app(app) as url, session.get(f"{url}/metrics") as response:
+        assert (response.status, response.content_type) == (200, "text/plain")
+        assert "llm_requests_total" in await response.text()
+
+
+@pytest.mark.parametrize("error", STATUS_BY_ERROR, ids=lambda error: error.__name__)
+def test_each_error_has_a_status_of_its_kind(error: type[LLMError]) -> None:
+    """What the caller can mend is theirs, what time mends is ours."""
+    status = STATUS_BY_ERROR[error]
+    assert (status >= 500 or status in (402, 429)) == (error.parks or error is LLMSchemaMismatchError)
 
 
 async def test_health_and_readiness(session: aiohttp.ClientSession, url: str) -> None:
@@ -205,3 +285,29 @@ async def test_something_else_that_answers_there_is_an_outage_too(behave) -> Non
         with pytest.raises(LLMUnavailableError):
             await pool.complete(ask())
         await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", None),
+        (b'{"delta": "fi"}\n', "fi"),
+        (b'{"delta": "fi"}\n{"delta": "n', "fi"),
+        (b'{"delta": "fi"}\n<html>\n', "fi"),
+        (b'{"detail": "Not Found"}', None),
+    ],
+)
+async def test_a_stream_that_just_ends_is_a_failure(body: bytes, text: str | None) -> None:
+    async with serve(replace(OPENAI, path="/stream", base_path="")) as server:
+        server.behave = send_bytes(body, content_type="application/x-ndjson")
+        pool = RemotePool(server.base_url)
+        expected = LLMUnavailableError if text is None else LLMStreamBrokenError
+        with pytest.raises(expected) as caught:
+            await drain(pool)
+        assert getattr(caught.value, "partial_text", None) == text
+        await pool.aclose()
+
+
+async def drain(pool: RemotePool) -> None:
+    async for _ in pool.stream(ask()):
+        pass

@@ -5,9 +5,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -16,54 +13,24 @@ from llm_pool.pool import Pool
 from llm_pool.providers.base import Provider
 from llm_pool.providers.http import Connections
 from llm_pool.providers.registry import PROVIDERS
-from llm_pool.types import ChatMessage, CompletionRequest, ProviderAnswer
+from llm_pool.types import CompletionRequest, ProviderAnswer
 from shared import errors
 from shared.attempts import Usage
+from tests.contracts.served import MESSAGES, ask, describe
+from tests.fakes.dialects import ANTHROPIC, OLLAMA, OPENAI, Dialect
 from tests.fakes.provider_server import (
-    ANTHROPIC,
-    DIALECTS,
-    OLLAMA,
-    OPENAI,
-    Dialect,
+    Behaviour,
     ProviderServer,
+    begin_and_stall,
     hang_up,
     never_answer,
+    reset,
     send_bytes,
     send_half,
     send_json,
     serve,
     trickle,
 )
-
-REQUEST = CompletionRequest("fast", (ChatMessage("system", "be brief"), ChatMessage("user", "hello")))
-
-
-@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.provider)
-def dialect(request: pytest.FixtureRequest) -> Dialect:
-    return request.param
-
-
-@pytest.fixture
-async def server(dialect: Dialect) -> AsyncIterator[ProviderServer]:
-    async with serve(dialect) as server:
-        yield server
-
-
-@pytest.fixture
-async def provider(server: ProviderServer) -> AsyncIterator[Provider]:
-    connections = Connections()
-    provider = PROVIDERS[server.dialect.provider](describe(server), connections)
-    yield provider
-    await provider.aclose()
-    await connections.aclose()
-
-
-def describe(server: ProviderServer, name: str = "one", api_key: str | None = "secret") -> Deployment:
-    return Deployment(name, server.dialect.provider, "model-as-configured", server.base_url, api_key)
-
-
-async def ask(provider: Provider, timeout_seconds: float = 5.0, **fields: object) -> ProviderAnswer:
-    return await provider.complete(CompletionRequest("fast", REQUEST.messages, **fields), timeout_seconds)
 
 
 async def test_an_answer(provider: Provider) -> None:
@@ -124,25 +91,6 @@ async def test_an_error_status_without_the_dialects_body(
         await ask(provider)
 
 
-@pytest.mark.parametrize(
-    ("build_headers", "seconds"),
-    [
-        (lambda: {"Retry-After": "3"}, 3.0),
-        (lambda: {"Retry-After": "0.5"}, 0.5),
-        (lambda: {"retry-after-ms": "250"}, 0.25),
-        (lambda: {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True)}, 3600.0),
-    ],
-    ids=["seconds", "float", "milliseconds", "date"],
-)
-async def test_the_wait_that_a_full_quota_asks_for(
-    provider: Provider, server: ProviderServer, build_headers: Callable[[], dict[str, str]], seconds: float
-) -> None:
-    server.behave = send_json(server.dialect.error("slow down"), 429, build_headers())
-    with pytest.raises(errors.LLMRateLimitedError) as caught:
-        await ask(provider)
-    assert caught.value.retry_after_seconds == pytest.approx(seconds, rel=0.05)
-
-
 BROKEN_BODIES = [b"", b"<html>hello</html>", b"null", b"[]", b"{}", b"\xff\xfe", b'{"choices": [], "content": []}']
 
 
@@ -157,7 +105,7 @@ async def test_success_with_an_error_inside_is_a_failure_that_falls_back(
     provider: Provider, server: ProviderServer
 ) -> None:
     server.behave = send_json(server.dialect.error("upstream is down"))
-    with pytest.raises(errors.LLMError) as caught:
+    with pytest.raises(errors.LLMError, match="upstream is down") as caught:
         await ask(provider)
     assert caught.value.falls_back
 
@@ -182,10 +130,12 @@ async def test_a_body_cut_off_in_the_middle_is_typed(provider: Provider, server:
         await ask(provider)
 
 
-async def test_a_server_that_hangs_up(provider: Provider, server: ProviderServer) -> None:
-    server.behave = hang_up
-    with pytest.raises(errors.LLMConnectionError):
+@pytest.mark.parametrize("fault", [hang_up, reset], ids=["closed", "reset"])
+async def test_a_connection_that_breaks(provider: Provider, server: ProviderServer, fault: Behaviour) -> None:
+    server.behave = fault
+    with pytest.raises(errors.LLMConnectionError) as caught:
         await ask(provider)
+    assert caught.value.was_sent
 
 
 async def test_nobody_listens(dialect: Dialect) -> None:
@@ -194,13 +144,14 @@ async def test_nobody_listens(dialect: Dialect) -> None:
         deployment = Deployment("one", dialect.provider, "m", f"http://127.0.0.1:{taken.getsockname()[1]}", "secret")
         connections = Connections()
         provider = PROVIDERS[dialect.provider](deployment, connections)
-        with pytest.raises(errors.LLMConnectionError):
+        with pytest.raises(errors.LLMConnectionError) as caught:
             await ask(provider)
+        assert not caught.value.was_sent
         await provider.aclose()
         await connections.aclose()
 
 
-@pytest.mark.parametrize("behave", [never_answer, trickle])
+@pytest.mark.parametrize("behave", [never_answer, trickle, begin_and_stall])
 async def test_the_time_allowed_bounds_the_whole(provider: Provider, server: ProviderServer, behave) -> None:
     server.behave = behave
     started = time.monotonic()
@@ -262,6 +213,6 @@ async def test_one_ssl_context_for_a_whole_pool(monkeypatch: pytest.MonkeyPatch)
         }
         pool = Pool(Catalog(groups))
         for name in groups:
-            await pool.complete(CompletionRequest(name, REQUEST.messages))
+            await pool.complete(CompletionRequest(name, MESSAGES))
         await pool.aclose()
     assert len(made) == 1

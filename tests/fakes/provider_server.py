@@ -1,106 +1,20 @@
 """A real HTTP server on the loopback that speaks one provider's dialect, and misbehaves on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from aiohttp import web
 
-Json = dict[str, Any]
+from tests.fakes.dialects import ANTHROPIC, DIALECTS, OLLAMA, OPENAI, Dialect, Json
+
+__all__ = ["ANTHROPIC", "DIALECTS", "OLLAMA", "OPENAI", "Dialect"]
+
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one provider writes an answer and an error."""
-
-    provider: str
-    path: str
-    """Where it is asked."""
-    base_path: str
-    """What of that path belongs to the base URL."""
-    answer: Callable[[str, str], Json]
-    """From the text and its own word for the finish reason."""
-    error: Callable[[str], Json]
-    """From the text for people."""
-    stopped: str
-    cut_by_length: str
-    end_marker: str
-    """Without this key of `find_marked` an answer was cut off."""
-    find_marked: Callable[[Json], Json]
-
-
-def _answer_openai(content: str, finish_reason: str) -> Json:
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "model": "model-as-served",
-        "choices": [{"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content}}],
-        "usage": {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16},
-    }
-
-
-def _answer_anthropic(content: str, stop_reason: str) -> Json:
-    return {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": "model-as-served",
-        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": content}],
-        "stop_reason": stop_reason,
-        "stop_sequence": None,
-        "usage": {"input_tokens": 11, "output_tokens": 5},
-    }
-
-
-def _answer_ollama(content: str, done_reason: str) -> Json:
-    return {
-        "model": "model-as-served",
-        "created_at": "2026-01-01T00:00:00Z",
-        "message": {"role": "assistant", "content": content},
-        "done": True,
-        "done_reason": done_reason,
-        "prompt_eval_count": 11,
-        "eval_count": 5,
-    }
-
-
-OPENAI = Dialect(
-    provider="openai_compatible",
-    path="/v1/chat/completions",
-    base_path="/v1",
-    answer=_answer_openai,
-    error=lambda text: {"error": {"message": text, "type": "some_error", "param": None, "code": None}},
-    stopped="stop",
-    cut_by_length="length",
-    end_marker="finish_reason",
-    find_marked=lambda answer: answer["choices"][0],
-)
-ANTHROPIC = Dialect(
-    provider="anthropic",
-    path="/v1/messages",
-    base_path="",
-    answer=_answer_anthropic,
-    error=lambda text: {"type": "error", "error": {"type": "some_error", "message": text}, "request_id": "req_1"},
-    stopped="end_turn",
-    cut_by_length="max_tokens",
-    end_marker="stop_reason",
-    find_marked=lambda answer: answer,
-)
-OLLAMA = Dialect(
-    provider="ollama",
-    path="/api/chat",
-    base_path="",
-    answer=_answer_ollama,
-    error=lambda text: {"error": text},
-    stopped="stop",
-    cut_by_length="length",
-    end_marker="done",
-    find_marked=lambda answer: answer,
-)
-DIALECTS = (OPENAI, ANTHROPIC, OLLAMA)
 
 
 @dataclass(frozen=True)
@@ -109,11 +23,12 @@ class Received:
 
     headers: Mapping[str, str]
     body: Json
+    path: str = ""
 
 
 @dataclass
 class ProviderServer:
-    """Answers `behave` to every request at the dialect's path."""
+    """Answers `behave` to every request, whatever its path."""
 
     dialect: Dialect
     behave: Behaviour
@@ -127,14 +42,14 @@ class ProviderServer:
     """The caller closed its connection before it had an answer."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.received.append(Received(request.headers, await request.json()))
+        self.received.append(Received(request.headers, json.loads(await request.text() or "{}"), request.path))
         self.connections.add(request.transport)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.asked.set()
         try:
             return await self.behave(request)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionError):
             self.hung_up.set()
             raise
         finally:
@@ -143,10 +58,10 @@ class ProviderServer:
 
 @asynccontextmanager
 async def serve(dialect: Dialect) -> AsyncIterator[ProviderServer]:
-    """By default it answers `fine`."""
-    server = ProviderServer(dialect, send_json(dialect.answer("fine", dialect.stopped)))
+    """By default it answers `fine`, whole or as a stream."""
+    server = ProviderServer(dialect, answer_as_asked(dialect, "fine"))
     app = web.Application()
-    app.router.add_post(dialect.path, server.handle)
+    app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512)
@@ -157,6 +72,16 @@ async def serve(dialect: Dialect) -> AsyncIterator[ProviderServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+def answer_as_asked(dialect: Dialect, text: str) -> Behaviour:
+    async def behave(request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.text() or "{}")
+        if body.get("stream"):
+            return await send_stream(dialect, dialect.stream(text))(request)
+        return await send_json(dialect.answer(text, dialect.stopped))(request)
+
+    return behave
 
 
 def send_json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Behaviour:
@@ -186,15 +111,55 @@ def send_half(document: bytes) -> Behaviour:
     return behave
 
 
+def send_stream(
+    dialect: Dialect,
+    pieces: Sequence[bytes],
+    *,
+    then: Behaviour | None = None,
+    seconds_between: float = 0.0,
+    headers: Mapping[str, str] | None = None,
+) -> Behaviour:
+    """The pieces as they are, and the end; or `then` instead of the end."""
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": dialect.stream_type, **(headers or {})})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(seconds_between)
+        if then is not None:
+            await then(request)
+        return response
+
+    return behave
+
+
 async def hang_up(request: web.Request) -> web.StreamResponse:
     """Closes the connection without a word."""
     _cut(request)
     return web.Response()
 
 
+async def reset(request: web.Request) -> web.StreamResponse:
+    """Breaks the connection with a reset, as a crash or a firewall does."""
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+    return web.Response()
+
+
 async def never_answer(_: web.Request) -> web.StreamResponse:
     await asyncio.Event().wait()
     raise AssertionError("unreachable")
+
+
+async def begin_and_stall(request: web.Request) -> web.StreamResponse:
+    """The headers and the first bytes of a body come at once, the rest never."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"model": "m", ')
+    return await never_answer(request)
 
 
 async def trickle(request: web.Request) -> web.StreamResponse:
@@ -204,6 +169,14 @@ async def trickle(request: web.Request) -> web.StreamResponse:
     while True:
         await response.write(b" ")
         await asyncio.sleep(0.02)
+
+
+async def pour(request: web.Request) -> web.StreamResponse:
+    """As much as the caller takes, for ever."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    while True:
+        await response.write(b"data: " + b"x" * 60_000)
 
 
 def _cut(request: web.Request) -> None:

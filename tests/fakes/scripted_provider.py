@@ -1,18 +1,29 @@
 """Providers that do what a test tells them, one step for each attempt, and remember what they were asked."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from llm_pool.catalog import Catalog, Deployment, ModelGroup
-from llm_pool.providers.base import ProviderFactory
+from llm_pool.providers.base import BaseProvider, ProviderFactory
 from llm_pool.providers.http import Connections
-from llm_pool.types import ChatMessage, CompletionRequest, ProviderAnswer
+from llm_pool.types import (
+    Capability,
+    ChatMessage,
+    CompletionRequest,
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    ProviderAnswer,
+    ProviderChunk,
+)
 from shared.attempts import Usage
 from tests.fakes.moving_clock import MovingClock
 
-Step = str | BaseException
-"""A text to answer with, or what to raise."""
+Step = str | BaseException | ProviderAnswer
+"""A text to answer with, what to raise, or an answer as it is."""
+Piece = str | BaseException | ProviderChunk
+"""Of a stream: a text to hand on, what to raise, or a chunk as it is."""
+END = ProviderChunk(finish_reason="stop", usage=Usage(3, 2), model="scripted-1")
 
 
 @dataclass
@@ -20,6 +31,9 @@ class Script:
     """What one deployment does: its steps in turn, the last one for ever."""
 
     steps: list[Step] = field(default_factory=lambda: ["fine"])
+    streams: list[list[Piece]] = field(default_factory=lambda: [["fi", "ne", END]])
+    """The same for streams, each a list of pieces."""
+    capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "embed"})
     model: str = "scripted-1"
     takes_seconds: float = 0.0
     """By the moving clock, where the test has one."""
@@ -32,11 +46,12 @@ class Script:
     closed: bool = False
 
 
-class ScriptedProvider:
+class ScriptedProvider(BaseProvider):
     """Follows its script."""
 
     def __init__(self, script: Script, clock: MovingClock | None) -> None:
         self._script = script
+        self.capabilities = script.capabilities
         self._clock = clock
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
@@ -51,7 +66,24 @@ class ScriptedProvider:
         step = script.steps[min(len(script.asked), len(script.steps)) - 1]
         if isinstance(step, BaseException):
             raise step
+        if isinstance(step, ProviderAnswer):
+            return step
         return ProviderAnswer(step, script.model, "stop", Usage(3, 2))
+
+    async def stream(self, request: CompletionRequest) -> AsyncIterator[ProviderChunk]:
+        script = self._script
+        script.asked.append(request)
+        for piece in script.streams[min(len(script.asked), len(script.streams)) - 1]:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield ProviderChunk(piece) if isinstance(piece, str) else piece
+        if script.hangs:
+            script.started.set()
+            await self._hang()
+
+    async def embed(self, request: EmbeddingRequest, timeout_seconds: float) -> EmbeddingAnswer:
+        self._script.timeouts.append(timeout_seconds)
+        return EmbeddingAnswer(tuple((float(len(text)), 1.0) for text in request.inputs), "scripted-1", Usage(3, 0))
 
     async def aclose(self) -> None:
         self._script.closed = True

@@ -11,6 +11,7 @@ import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from llm_pool.providers.presets import KEY_VARIABLES
 from orchestrator.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,20 @@ def test_command_is_one_of_ours(service: str) -> None:
 
 def test_every_variable_is_explained() -> None:
     assert variables_in(COMPOSE).keys() | {"COMPOSE_PROFILES"} == example_variables()
+
+
+def test_the_example_says_what_holds_without_it() -> None:
+    """A file that is not there would be mounted as an empty directory."""
+    given = dict(re.findall(r"^(\w+)=(.+)$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+    defaults = {name: rest.removeprefix(":-") for name, rest in variables_in(COMPOSE).items() if rest.startswith(":-")}
+    assert {name: defaults[name] for name in given if name in defaults} == {
+        name: value for name, value in given.items() if name in defaults
+    }
+    assert (ROOT / given["LLMYARD_CONFIG_FILE"]).is_file()
+
+
+def test_every_usual_key_reaches_the_pool() -> None:
+    assert {*KEY_VARIABLES.values(), "REDIS_URL"} <= SERVICES["llm-pool"]["environment"].keys()
 
 
 def test_secrets_have_no_default() -> None:

@@ -4,10 +4,10 @@ import ast
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import asyncpg
 import pytest
@@ -16,69 +16,37 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from llm_pool.catalog import Deployment, ModelGroup
-from llm_pool.catalog_file import load_catalog
+from llm_pool.catalog import Deployment, FallBackOn, Limits, ModelGroup, Price
+from llm_pool.catalogs.catalog_file import load_catalog
 from llm_pool.pool import Pool
 from llm_pool.providers.failures import choose_class
-from llm_pool.providers.registry import PROVIDERS
-from llm_pool.wire import STATUS_BY_ERROR
+from llm_pool.remote.wire import STATUS_BY_ERROR
+from llm_pool.routing.strategies import STRATEGIES
+from llm_pool.types import Capability
 from orchestrator.cli.main import app
 from orchestrator.jobs.lifecycle import NEXT_STATES, JobState
 from orchestrator.messages import Message, parse_message
 from shared import errors
 from shared.errors import LLMError, LLMYardError
 from shared.settings import Settings
+from tests.pages import (
+    DOCS,
+    PAGES,
+    ROOT,
+    anchors,
+    blocks,
+    code_lines,
+    codes,
+    names,
+    read,
+    rows,
+    section,
+    without_blocks,
+)
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 PACKAGES = ("orchestrator", "llm_pool", "shared")
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 on_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-
-
-def read(name: str) -> str:
-    return (DOCS / name).read_text(encoding="utf-8")
-
-
-def section(text: str, heading: str) -> str:
-    """From the heading to the next of its rank."""
-    assert f"\n{heading}\n" in text, f"there is no heading {heading!r}"
-    marks = heading.partition(" ")[0]
-    return re.split(rf"\n#{{1,{len(marks)}}} ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1)[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of the tables' rows, without the heads."""
-    found: list[list[str]] = []
-    for table in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
-        _head, _rule, *body = table.splitlines()
-        found += [[cell.strip() for cell in line.split("|")[1:-1]] for line in body]
-    return found
-
-
-def codes(text: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", text)
-
-
-def names(text: str) -> list[str]:
-    """What the first columns of the tables name as code."""
-    return [name for row in rows(text) for name in codes(row[0])]
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def without_blocks(page: Path) -> str:
-    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-def code_lines(page: Path) -> Iterator[str]:
-    """Lines of fenced blocks, and inline code."""
-    for block in blocks(page.read_text(encoding="utf-8"), r"\w*"):
-        yield from (line.strip() for line in block.splitlines())
-    yield from codes(without_blocks(page))
 
 
 def shown_commands() -> set[tuple[str, str]]:
@@ -89,12 +57,6 @@ def shown_commands() -> set[tuple[str, str]]:
 
 def classes_below(base: type) -> set[type]:
     return {base}.union(*(classes_below(below) for below in base.__subclasses__()))
-
-
-def anchors(page: Path) -> set[str]:
-    """As the usual renderers make them of headings."""
-    headings = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def logged_events() -> dict[str, set[str]]:
@@ -122,8 +84,12 @@ def test_every_key_of_the_catalogue_is_explained() -> None:
     of_a_deployment, of_a_group = section(read("configuration.md"), "## llmyard.yaml").split("\nOf a group:\n")
     assert names(of_a_deployment) == [field.name for field in fields(Deployment)]
     assert names(of_a_group) == [field.name for field in fields(ModelGroup) if field.name != "name"]
-    (providers,) = (row[2] for row in rows(of_a_deployment) if row[0] == "`provider`")
-    assert set(codes(providers)) == PROVIDERS.keys()
+    told = {row[0].strip("`"): codes(row[1]) + codes(row[2]) for row in rows(of_a_deployment) + rows(of_a_group)}
+    assert set(told["supports"]) == set(get_args(Capability))
+    assert told["limits"] == [field.name for field in fields(Limits)]
+    assert told["price"] == ["free", *(field.name for field in fields(Price))]
+    assert set(told["strategy"]) == STRATEGIES.keys()
+    assert told["fall_back_on"] == list(get_args(FallBackOn))
 
 
 @pytest.mark.parametrize("example", blocks(read("configuration.md"), "yaml"))
@@ -142,16 +108,22 @@ def test_every_error_does_what_the_table_says() -> None:
     others = names(section(read("errors.md"), "## Everything else"))
     assert sorted(others) == sorted(kind.__name__ for kind in classes if not issubclass(kind, LLMError))
     assert {row[0].strip("`"): row[2:] for row in of_models} == {
-        kind.__name__: ["yes" if flag else "no" for flag in (kind.is_retryable, kind.falls_back, kind.parks)]
-        for kind in classes
-        if issubclass(kind, LLMError)
+        kind.__name__: describe_error(kind) for kind in classes if issubclass(kind, LLMError)
     }
+
+
+def describe_error(kind: type[LLMError]) -> list[str]:
+    """Retry, falls back, parks."""
+    retry, falls_back, parks = ("yes" if flag else "no" for flag in (kind.is_retryable, kind.falls_back, kind.parks))
+    if kind.falls_back_as is not None:
+        falls_back = f"no, or with `fall_back_on: [{kind.falls_back_as}]`"
+    return [retry, falls_back, parks]
 
 
 def test_every_status_means_what_is_told() -> None:
     text = section(read("errors.md"), "## Which status means what")
     of_providers, of_the_service = text.split("\nFrom the pool service")
-    for statuses, kind in rows(of_providers):
+    for statuses, kind in rows(of_providers.split("\nWhat says more")[0]):
         for status in re.findall(r"\b\d{3}\b", statuses):
             assert kind == f"`{choose_class(int(status)).__name__}`", status
     told = {int(status): codes(when) for status, _body, when in rows(of_the_service)}
@@ -224,6 +196,12 @@ def test_every_file_named_exists(page: Path) -> None:
     ours = re.compile(r"(orchestrator|llm_pool|shared|alembic|tests|examples|docs)/[\w/.-]*")
     named = {code for code in codes(without_blocks(page)) if ours.fullmatch(code)}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@on_each_page
+def test_every_error_named_exists(page: Path) -> None:
+    named = {code for code in codes(without_blocks(page)) if re.fullmatch(r"LLM\w+Error", code)}
+    assert [name for name in sorted(named) if not hasattr(errors, name)] == []
 
 
 def test_every_event_is_in_the_table_of_logs() -> None:

@@ -17,7 +17,8 @@ QUESTION = (ChatMessage("user", "How many legs have three cats?"),)
 @pytest.fixture
 async def pool(mlx_server_url: str) -> AsyncIterator[Pool]:
     def deploy(name: str, model: str, base_url: str) -> ModelGroup:
-        return ModelGroup(name, (Deployment(name, "openai_compatible", model, base_url),), retries=0)
+        # A random model may say nothing at all, which is no answer and asked again.
+        return ModelGroup(name, (Deployment(name, "openai_compatible", model, base_url),), retries=5)
 
     groups = (
         deploy("tiny", "default_model", mlx_server_url),
@@ -36,7 +37,7 @@ async def test_answer(pool: Pool) -> None:
     assert response.usage is not None
     assert response.usage.prompt_tokens > len(QUESTION[0].content)
     assert 1 <= response.usage.completion_tokens <= 16
-    assert [attempt.deployment for attempt in response.attempts] == ["tiny"]
+    assert {attempt.deployment for attempt in response.attempts} == {"tiny"}
 
 
 async def test_every_answer_can_be_stored(pool: Pool) -> None:

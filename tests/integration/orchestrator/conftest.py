@@ -7,12 +7,11 @@ import pytest
 
 from orchestrator.agents.runner import Runner
 from orchestrator.celery_app import app
-from orchestrator.jobs.leases import LeaseKeeper
-from orchestrator.recorder import Recorder
 from shared.database import Database, create_engine
 from tests.fakes.postgres_gate import PostgresGate, open_gate
 from tests.fakes.scripted_pool import ScriptedPool
 from tests.ledger import Jobs
+from tests.running import build_runner
 
 MakeRunner = Callable[[ScriptedPool], Runner]
 
@@ -39,7 +38,7 @@ async def gated(gate: PostgresGate, database: Database) -> AsyncIterator[Databas
 @pytest.fixture
 def make_runner(database: Database) -> MakeRunner:
     def make(pool: ScriptedPool) -> Runner:
-        return Runner(database, pool, LeaseKeeper(database, lease_seconds=30), Recorder(database), worker="w-1")
+        return build_runner(database, pool)
 
     return make
 
@@ -68,6 +67,7 @@ def celery_on(url: str) -> Iterator[None]:
 
 
 def point_celery_at(url: str) -> None:
-    app.conf.update(broker_url=url, result_backend=url)
-    # What a fork makes it forget is just what it keeps of its connections.
+    app.conf.update(broker_url=url, result_backend=url, result_backend_max_retries=1)
+    # What a fork makes it forget is just what it keeps of its connections to the broker.
     app._after_fork()
+    app._backend_cache = None

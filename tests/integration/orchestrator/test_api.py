@@ -158,13 +158,7 @@ async def test_an_impossible_wait_is_a_422(client: Client) -> None:
             assert (status, answer["error"]["field"]) == (422, "wait"), wait
 
 
-async def test_alive_and_ready(client: Client) -> None:
-    assert await get(client, "/health") == (200, {"status": "ok"})
-    assert await get(client, "/ready") == (200, {"database": True, "broker": True})
-
-
-async def test_not_ready_without_a_broker_but_jobs_are_taken(client: Client, no_broker: None) -> None:
-    assert await get(client, "/ready") == (503, {"database": True, "broker": False})
+async def test_without_a_broker_jobs_are_taken(client: Client, no_broker: None) -> None:
     status, job = await post(client, b'{"content": "hello"}')
     assert (status, job["state"]) == (202, JobState.QUEUED)
 
@@ -177,9 +171,10 @@ async def test_a_database_that_is_away_is_no_fault_of_the_caller(client: Client,
     assert (await post(client, b'{"content": "hello"}'))[0] == 202
 
 
-async def test_not_ready_without_a_database(client: Client, gate: PostgresGate) -> None:
-    await gate.shut()
-    assert await get(client, "/ready") == (503, {"database": False, "broker": True})
-    assert (await get(client, "/health"))[0] == 200
-    await gate.open()
-    assert (await get(client, "/ready"))[0] == 200
+async def test_a_page_of_another_site_may_not_ask_in_its_visitors_name(
+    client: Client, superuser: asyncpg.Connection
+) -> None:
+    headers = {"Origin": "https://evil.example"}
+    async with client.post("/v1/jobs", data=b'{"content": "hello"}', headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["field"]) == (403, "Origin")
+    assert await count(superuser, "jobs") == 0

@@ -1,26 +1,27 @@
 """What could not be done now, and what could not be taken in at all."""
 
-import asyncio
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from llm_pool.client.failed_requests import LONGEST_ASKED_SECONDS, decide_wait_seconds
 from orchestrator.failed_requests import store
-from orchestrator.failed_requests.policy import PROBE_INTERVAL_SECONDS, DrainPulse
-from orchestrator.failed_requests.replay import release_due
+from orchestrator.failed_requests.replay import send_back
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.jobs.store import Claim
 from orchestrator.outcomes import Failed, Parked, Succeeded
-from orchestrator.recorder import Recorder
 from shared.database import Database
 from shared.errors import InputError
+from tests.builders import build_message
 from tests.ledger import Jobs
+from tests.running import build_recorder
 
 ANSWER = Succeeded({"content": "fine"})
 FAILURE = Failed({"error": {"type": "T", "message": "m"}})
-DUE = "update failed_requests set next_try_at = now(), updated_at = now() - interval '1 minute'"
+
+WAIT = "select extract(epoch from next_try_at - updated_at) from failed_requests order by updated_at desc limit 1"
 
 
 class Outage:
@@ -29,7 +30,7 @@ class Outage:
     def __init__(self, database: Database, jobs: Jobs) -> None:
         self.database = database
         self.jobs = jobs
-        self.recorder = Recorder(database)
+        self.recorder = build_recorder(database)
 
     async def park(self, claim: Claim | None = None, retry_after_seconds: float | None = None) -> tuple[UUID, Claim]:
         claim = claim or await self.jobs.start()
@@ -39,17 +40,11 @@ class Outage:
         return UUID(parked.result["failed_request_id"]), claim
 
     async def replay(self, claim: Claim) -> Claim:
+        async with self.database.as_system() as connection:
+            assert [job.job_id for job in await send_back(connection, [claim.job_id])] == [claim.job_id]
         replay = await self.jobs.claim(claim.job_id)
         assert replay
         return replay
-
-    async def release(self, limit: int) -> set[UUID]:
-        async with self.database.as_system() as connection:
-            return {job.job_id for job in await store.release(connection, limit=limit)}
-
-    async def read_pulse(self) -> DrainPulse:
-        async with self.database.as_system() as connection:
-            return await store.read_pulse(connection)
 
 
 @pytest.fixture
@@ -69,71 +64,43 @@ async def test_a_parked_job_says_where_and_until_when(outage: Outage, superuser:
 
 async def test_parked_again_it_keeps_its_id(outage: Outage, superuser: asyncpg.Connection) -> None:
     request_id, claim = await outage.park()
-    await superuser.execute(DUE)
-    assert await outage.release(1) == {claim.job_id}
     again, _ = await outage.park(await outage.replay(claim))
     assert again == request_id
     assert tuple(await superuser.fetchrow("select state, parks from failed_requests")) == ("parked", 2)
 
 
-async def test_only_as_many_as_allowed_are_released_the_longest_due_first(
+async def test_who_comes_back_again_and_again_waits_longer_each_time(
     outage: Outage, superuser: asyncpg.Connection
 ) -> None:
-    claims = [(await outage.park())[1] for _ in range(4)]
-    for age, claim in enumerate(claims):
-        due = "update failed_requests set next_try_at = now() - make_interval(secs => $1) where job_id = $2"
-        await superuser.execute(due, float(age), claim.job_id)
-    assert await outage.release(2) == {claims[3].job_id, claims[2].job_id}
-    assert await outage.release(9) == {claims[1].job_id, claims[0].job_id}
-    assert await outage.release(9) == set()
-
-
-async def test_what_is_not_due_stays(outage: Outage) -> None:
     _, claim = await outage.park()
-    assert await outage.release(9) == set()
-    assert (await outage.jobs.find(claim.job_id)).state is JobState.PARKED
+    waits = [await read_wait(superuser)]
+    for _ in range(8):
+        claim = await outage.replay(claim)
+        await outage.park(claim)
+        waits.append(await read_wait(superuser))
+    assert waits == [5, 10, 20, 30, 30, 30, 30, 30, 30]
+    assert waits == [decide_wait_seconds(None, tries) for tries in range(9)]
 
 
-async def test_two_releases_at_once_send_each_job_back_once(outage: Outage, superuser: asyncpg.Connection) -> None:
-    parked = [(await outage.park())[1].job_id for _ in range(12)]
-    await superuser.execute(DUE)
-    # Connects, so that the three begin together.
-    await asyncio.gather(*(outage.read_pulse() for _ in range(3)))
-    released = await asyncio.gather(*(outage.release(5) for _ in range(3)))
-    assert sum(len(ids) for ids in released) == len(set().union(*released)) == 12
-    assert set().union(*released) == set(parked)
+async def test_what_the_provider_asks_for_wins_when_it_is_longer(outage: Outage, superuser: asyncpg.Connection) -> None:
+    for asked, wait in [(0.5, 5), (86_400.0 * 2, 86_400 * 2), (1e300, LONGEST_ASKED_SECONDS), (-1.0, 5)]:
+        await outage.park(retry_after_seconds=asked)
+        assert await read_wait(superuser) == wait == decide_wait_seconds(asked, 0)
 
 
-async def test_one_probe_then_nothing_until_it_has_ended(outage: Outage, superuser: asyncpg.Connection) -> None:
-    for _ in range(3):
-        await outage.park()
-    await superuser.execute(DUE)
-    probe = await release_due(outage.database)
-    assert len(probe) == 1
-    assert await release_due(outage.database) == []
+async def read_wait(superuser: asyncpg.Connection) -> float:
+    """As it was when it was parked."""
+    return float(await superuser.fetchval(WAIT))
 
 
-async def test_each_answer_lets_more_go(outage: Outage, superuser: asyncpg.Connection) -> None:
-    claims = {claim.job_id: claim for _, claim in [await outage.park() for _ in range(12)]}
-    await superuser.execute(DUE)
-    waves = []
-    while released := await release_due(outage.database):
-        waves.append(len(released))
-        for job in released:
-            await outage.recorder.record(await outage.replay(claims[job.job_id]), ANSWER)
-    assert waves == [1, 2, 6, 3]
-    assert await superuser.fetchval("select count(*) from failed_requests where state = 'answered'") == 12
-
-
-async def test_a_failed_probe_waits_for_the_next_interval(outage: Outage, superuser: asyncpg.Connection) -> None:
-    _, claim = await outage.park()
-    await superuser.execute(DUE)
-    await release_due(outage.database)
-    await outage.park(await outage.replay(claim))
-    assert await release_due(outage.database) == []
-    pulse = await outage.read_pulse()
-    assert pulse.seconds_since_parking is not None
-    assert pulse.seconds_since_parking < PROBE_INTERVAL_SECONDS
+@pytest.mark.parametrize(("named", "group"), [(None, "quality"), ("fast", "fast")])
+async def test_it_waits_for_the_group_of_its_message_or_else_of_its_agent(
+    outage: Outage, superuser: asyncpg.Connection, named: str | None, group: str
+) -> None:
+    claim = await outage.jobs.add_and_claim(build_message(model=named))
+    assert claim
+    await outage.park(claim)
+    assert await superuser.fetchval("select model from failed_requests") == group
 
 
 @pytest.mark.parametrize(("outcome", "state"), [(ANSWER, "answered"), (FAILURE, "discarded")])
@@ -141,29 +108,8 @@ async def test_the_end_of_the_job_settles_it(
     outage: Outage, superuser: asyncpg.Connection, outcome: Any, state: str
 ) -> None:
     _, claim = await outage.park()
-    await superuser.execute(DUE)
-    await outage.release(1)
     await outage.recorder.record(await outage.replay(claim), outcome)
     assert await superuser.fetchval("select state from failed_requests") == state
-
-
-async def test_the_pulse_of_an_empty_ledger(outage: Outage) -> None:
-    assert await outage.read_pulse() == DrainPulse(0, 0, None, None)
-
-
-async def test_the_pulse_counts_what_happened_lately(outage: Outage, superuser: asyncpg.Connection) -> None:
-    for _ in range(4):
-        await outage.park()
-    set_state = """
-        update failed_requests set state = $1, updated_at = now() - make_interval(secs => $2)
-        where id = (select id from failed_requests where state = 'parked' limit 1)
-    """
-    for state, age in [("answered", 10.0), ("answered", 100.0), ("replaying", 1.0)]:
-        await superuser.execute(set_state, state, age)
-    pulse = await outage.read_pulse()
-    assert (pulse.replaying, pulse.answered_lately) == (1, 1)
-    assert pulse.seconds_since_answer == pytest.approx(10, abs=2)
-    assert pulse.seconds_since_parking == pytest.approx(0, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,18 @@ import pytest
 import redis
 from uuid_utils.compat import uuid7
 
-from llm_pool.startup import build_mock_catalog
+from llm_pool.catalogs.startup import build_mock_catalog
 from orchestrator.agents.catalog import DEFAULT_PROFILE, AgentProfile, TenantProfile, save_tenants
-from orchestrator.dispatch import dispatch, is_broker_reachable, tell_failure, tell_parked, tell_success
+from orchestrator.dispatch import dispatch, is_broker_reachable, tell_ended, tell_failure, tell_parked, tell_success
 from orchestrator.front_door import FrontDoor
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.jobs.sweeps import Waiting
-from orchestrator.outcomes import Parked
-from orchestrator.recorder import Recorder
+from orchestrator.outcomes import EndedJob, Parked
 from shared.database import Database
 from shared.errors import InputError, JobFailedError, NotFoundError
 from tests.builders import build_message
 from tests.ledger import ANSWERED, Jobs, count
+from tests.running import build_recorder
 
 
 @pytest.fixture
@@ -94,6 +94,25 @@ async def test_what_is_told_stands_where_celerys_pollers_look(broker: str, tell:
         assert result == {"content": "fine"} or result["exc_message"] == ["T: m"]
 
 
+async def test_who_was_told_an_end_is_not_told_that_the_job_is_parked(broker: str) -> None:
+    await asyncio.to_thread(tell_failure, ["task-1"], JobFailedError("T: m"))
+    await asyncio.to_thread(tell_parked, ["task-1", "task-2"], {})
+    told = {task_id: read_result(broker, task_id) for task_id in ("task-1", "task-2")}
+    assert {task_id: meta and meta["status"] for task_id, meta in told.items()} == {
+        "task-1": "FAILURE",
+        "task-2": "PARKED",
+    }
+
+
+async def test_an_ended_job_is_told_in_the_words_of_every_failure(broker: str) -> None:
+    ended = EndedJob({"error": {"type": "Quarantined", "message": "5 runs"}}, ("task-1", "task-2"))
+    await asyncio.to_thread(tell_ended, [ended])
+    for task_id in ended.task_ids:
+        told = read_result(broker, task_id)
+        assert told
+        assert (told["status"], told["result"]["exc_message"]) == ("FAILURE", ["Quarantined: 5 runs"])
+
+
 @pytest.mark.parametrize(
     ("fields", "kind", "field"),
     [
@@ -139,7 +158,7 @@ async def test_waiting_ends_when_the_job_is_parked(door: FrontDoor, jobs: Jobs, 
     await door.get(claim.job_id)
     waiting = asyncio.create_task(door.wait(claim.job_id, 10))
     await asyncio.sleep(0.1)
-    await Recorder(database).record(claim, Parked("T", "m"))
+    await build_recorder(database).record(claim, Parked("T", "m"))
     job = await asyncio.wait_for(waiting, 2)
     assert job.state is JobState.PARKED
     assert job.failed_request_id
@@ -149,7 +168,7 @@ async def test_waiting_for_a_parked_job_is_waiting_for_its_answer(
     door: FrontDoor, jobs: Jobs, database: Database
 ) -> None:
     claim = await jobs.start()
-    await Recorder(database).record(claim, Parked("T", "m"))
+    await build_recorder(database).record(claim, Parked("T", "m"))
     started = time.monotonic()
     assert (await door.wait(claim.job_id, 0.2)).state is JobState.PARKED
     assert time.monotonic() - started >= 0.2

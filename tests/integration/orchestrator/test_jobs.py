@@ -1,17 +1,19 @@
 """One job in the ledger: taken in once, owned by one run, ended once."""
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from orchestrator.jobs.endings import Ending
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.jobs.store import Claim, Ending
+from orchestrator.jobs.store import Claim
 from shared.errors import NotFoundError
 from tests.builders import build_message
-from tests.ledger import ANSWERED, FAILED, HANDED_BACK, PARKED, Jobs, count
+from tests.ledger import ANSWERED, FAILED, HANDED_BACK, OVERTAKE, PARKED, Jobs, count
 
 
 async def test_the_same_message_twice_is_one_job(jobs: Jobs) -> None:
@@ -19,8 +21,11 @@ async def test_the_same_message_twice_is_one_job(jobs: Jobs) -> None:
     job_id = await jobs.add(message)
     assert job_id
     assert await jobs.add(message, "task-2") is None
-    assert await jobs.add_and_claim(message, "task-3") is None
-    assert (await jobs.find(job_id)).task_id == "task-1"
+    claim = await jobs.add_and_claim(message, "task-3")
+    assert claim
+    assert (claim.job_id, claim.task_id) == (job_id, "task-1")
+    assert set(await jobs.find_waiting_tasks(job_id)) == {"task-1", "task-3"}
+    assert await jobs.add_and_claim(message, "task-4") is None, "it is in hand"
 
 
 @pytest.mark.parametrize("enter", ["add", "add_and_claim"])
@@ -50,7 +55,9 @@ async def test_taken_in_and_claimed_in_one_step(jobs: Jobs, superuser: asyncpg.C
     claim = await jobs.add_and_claim(message)
     assert claim
     assert (claim.run, claim.message, claim.task_id) == (1, message, "task-1")
-    row = await superuser.fetchrow("select *, lease_until - now() as left from jobs")
+    row = await superuser.fetchrow(
+        "select jobs.state, leases.*, lease_until - now() as left from leases join jobs on id = job_id"
+    )
     assert (row["state"], row["worker"], row["run"]) == ("running", "w-1", 1)
     assert 25 < row["left"].total_seconds() <= 30
     assert await superuser.fetchval("select worker from runs where number = 1 and outcome is null") == "w-1"
@@ -74,6 +81,30 @@ async def test_only_a_queued_job_is_claimed(jobs: Jobs) -> None:
     assert await jobs.claim(uuid7()) is None
 
 
+async def test_a_claim_whose_reply_was_lost_is_asked_for_again(jobs: Jobs, superuser: asyncpg.Connection) -> None:
+    job_id = await jobs.add(build_message())
+    assert job_id
+    claim_id = uuid7()
+    first, again = await jobs.claim(job_id, claim_id), await jobs.claim(job_id, claim_id)
+    assert first == again
+    assert first
+    assert await jobs.claim(job_id) is None, "another delivery to the same worker"
+    assert await count(superuser, "runs") == 1
+    await jobs.record(first, HANDED_BACK)
+    successor = await jobs.claim(job_id)
+    assert successor
+    assert await jobs.claim(job_id, claim_id) is None, "its run is over"
+
+
+async def test_a_claim_knows_the_crashes_before_it(jobs: Jobs, superuser: asyncpg.Connection) -> None:
+    job_id = await jobs.add(build_message())
+    assert job_id
+    await superuser.execute("update jobs set crash_count = 3")
+    claim = await jobs.claim(job_id)
+    assert claim
+    assert claim.crash_count == 3
+
+
 async def test_two_claims_at_once_have_one_winner(jobs: Jobs, superuser: asyncpg.Connection) -> None:
     for _ in range(10):
         job_id = await jobs.add(build_message())
@@ -89,18 +120,17 @@ async def test_the_owner_records_everything_together(jobs: Jobs, superuser: asyn
     job = await jobs.find(claim.job_id)
     assert (job.state, job.result, job.run) == (JobState.SUCCEEDED, {"content": "fine"}, 1)
     assert job.finished_at
-    row = await superuser.fetchrow("select worker, lease_until from jobs")
-    assert tuple(row) == (None, None)
+    assert await count(superuser, "leases") == 0
     assert await superuser.fetchval("select outcome from runs where ended_at is not null") == "succeeded"
     paid = await superuser.fetchrow(
         "select run, position, deployment, prompt_tokens, cost_usd, error_type from attempts"
     )
-    assert tuple(paid) == (1, 1, "a", 3, None, None)
+    assert tuple(paid) == (1, 1, "a", 3, Decimal("0.000000075"), None)
 
 
 async def test_a_stale_run_changes_nothing_but_keeps_its_cost(jobs: Jobs, superuser: asyncpg.Connection) -> None:
     stale = await jobs.start()
-    await superuser.execute("update jobs set state = 'queued'")
+    await superuser.execute(OVERTAKE)
     current = await jobs.claim(stale.job_id)
     assert current
     assert current.run == 2
@@ -146,9 +176,9 @@ async def test_a_run_that_ends_without_an_end_of_the_job(
 ) -> None:
     claim = await jobs.start()
     assert await jobs.record(claim, ending)
-    row: Any = await superuser.fetchrow("select state, finished_at, crash_count, worker, lease_until from jobs")
-    assert tuple(row) == (state, None, 0, None, None)
-    assert await count(superuser, "results") == 0
+    row: Any = await superuser.fetchrow("select state, finished_at, crash_count from jobs")
+    assert tuple(row) == (state, None, 0)
+    assert (await count(superuser, "results"), await count(superuser, "leases")) == (0, 0)
     assert await superuser.fetchval("select outcome from runs") == ending.outcome
 
 

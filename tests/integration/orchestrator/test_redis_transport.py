@@ -3,7 +3,7 @@
 import json
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any
@@ -14,6 +14,7 @@ from kombu import Connection, Consumer, Producer, Queue
 
 from orchestrator import redis_transport
 from orchestrator.beat import MAINTENANCE_QUEUE
+from orchestrator.celery_app import BULK_QUEUE
 from orchestrator.garbled import GARBLED_CONTENT_TYPE
 
 redis_transport.install()
@@ -182,3 +183,136 @@ def test_garbage_is_handed_out_as_a_message_nobody_can_decode(redis_url: str, br
         broker.lpush("celery", entry)
         (message,) = worker.take(1)
         assert message.content_type == GARBLED_CONTENT_TYPE
+
+
+def test_every_answer_of_the_server_is_told_with_the_queues_that_were_asked(redis_url: str, broker: object) -> None:
+    told: list[set[str]] = []
+    with work(redis_url) as worker:
+        worker.channel.on_poll = lambda queues: told.append(set(queues))
+        worker.poll()
+        assert told == [], "asked is not answered"
+        worker.read()
+        assert told == [{"celery", MAINTENANCE_QUEUE}]
+        send(redis_url, "hello")
+        worker.take(1)
+        assert len(told) == 2
+        worker.consumer.cancel_by_queue("celery")
+        worker.poll()
+        worker.read()
+        assert told[-1] == {MAINTENANCE_QUEUE}
+
+
+class Appetite:
+    """As a worker with room for so many."""
+
+    wait_seconds: float | None = None
+
+    def __init__(self, **most: int) -> None:
+        self.most = most
+
+    def find_most(self, queues: Sequence[str]) -> Mapping[str, int]:
+        return {queue: count for queue, count in self.most.items() if queue in queues and count}
+
+    def has_room(self) -> bool:
+        return self.most.get("celery", 0) > 0
+
+    def find_wait_seconds(self) -> float | None:
+        return self.wait_seconds
+
+
+@contextmanager
+def work_with(url: str, appetite: Appetite) -> Iterator[Worker]:
+    with work(url) as worker:
+        worker.consumer.add_queue(Queue(BULK_QUEUE))
+        worker.consumer.consume()
+        worker.channel.appetite = appetite
+        yield worker
+
+
+def test_as_many_as_there_is_room_for_come_in_one_round_trip(redis_url: str, broker: redis.Redis) -> None:
+    with work_with(redis_url, Appetite(celery=3, maintenance=2, bulk=1)) as worker:
+        send(redis_url, *range(5))
+        send(redis_url, "sweep", queue=MAINTENANCE_QUEUE)
+        send(redis_url, "slice", "slice", queue=BULK_QUEUE)
+        worker.poll()
+        worker.read()
+        assert [message.payload for message in worker.taken] == [0, 1, 2, "sweep", "slice"]
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index")) == (5, 5)
+        assert (broker.llen("celery"), broker.llen(BULK_QUEUE)) == (2, 1)
+
+
+def test_all_that_was_taken_and_not_read_comes_back(redis_url: str, broker: redis.Redis) -> None:
+    with work_with(redis_url, Appetite(celery=3)) as dead:
+        send(redis_url, *range(3))
+        dead.poll()
+        dead.die()
+        assert (broker.llen("celery"), broker.hlen("unacked")) == (0, 3)
+        for tag in broker.hkeys("unacked"):
+            dead.channel.qos.restore_by_tag(tag.decode())
+    with work(redis_url) as worker:
+        assert sorted(message.payload for message in worker.take(3)) == [0, 1, 2]
+
+
+def test_without_room_for_a_job_it_asks_only_now_and_then_for_what_takes_none(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_transport, "LOOK_SECONDS", 0.3)
+    with work_with(redis_url, Appetite(maintenance=2)) as worker:
+        worker.poll()
+        worker.read()
+        assert not worker.channel.qos.can_consume()
+        send(redis_url, "job")
+        send(redis_url, "sweep", queue=MAINTENANCE_QUEUE)
+        time.sleep(0.35)
+        assert worker.channel.qos.can_consume()
+        worker.poll()
+        worker.read()
+        assert [message.payload for message in worker.taken] == ["sweep"]
+
+
+def test_what_is_acknowledged_in_one_turn_is_told_in_one_round_trip(redis_url: str, broker: redis.Redis) -> None:
+    with work_with(redis_url, Appetite(celery=10)) as worker:
+        worker.channel.connection.flushes_at_each_turn = True
+        send(redis_url, *range(10))
+        for message in worker.take(10):
+            message.ack()
+        assert broker.hlen("unacked") == 10, "told before the turn's end"
+        calls = (
+            broker.info("commandstats")["cmdstat_hdel"]["calls"] if "cmdstat_hdel" in broker.info("commandstats") else 0
+        )
+        worker.channel.qos.flush()
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index")) == (0, 0)
+        assert broker.info("commandstats")["cmdstat_hdel"]["calls"] == calls + 1
+
+
+def test_what_was_acknowledged_is_told_before_the_rest_is_given_back(redis_url: str, broker: redis.Redis) -> None:
+    with work_with(redis_url, Appetite(celery=2)) as worker:
+        worker.channel.connection.flushes_at_each_turn = True
+        send(redis_url, "done", "undone")
+        done, _ = worker.take(2)
+        done.ack()
+        worker.channel.qos.restore_unacked_once()
+        assert broker.llen("celery") == 1
+        assert broker.hlen("unacked") == 0
+
+
+def test_one_client_serves_all_commands(redis_url: str) -> None:
+    with (
+        work(redis_url) as worker,
+        worker.channel.conn_or_acquire() as first,
+        worker.channel.conn_or_acquire() as second,
+    ):
+        assert first is second
+
+
+def test_who_soon_has_room_for_a_slice_waits_for_a_job_only_briefly(redis_url: str) -> None:
+    appetite = Appetite(celery=1)
+    appetite.wait_seconds = 0.05
+    with work_with(redis_url, appetite) as worker:
+        worker.poll()
+        worker.read()
+        send(redis_url, "slice", queue=BULK_QUEUE)
+        appetite.most[BULK_QUEUE] = 1
+        started_at = time.monotonic()
+        assert [message.payload for message in worker.take(1)] == ["slice"]
+        assert time.monotonic() - started_at < 0.5

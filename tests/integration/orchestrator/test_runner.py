@@ -1,6 +1,7 @@
 """The walk of one job, from a delivery to its outcome, on a real ledger and a pool that follows a script."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import asyncpg
@@ -13,7 +14,7 @@ from orchestrator.agents.runner import Runner
 from orchestrator.failed_requests.replay import release_due
 from orchestrator.jobs.deliveries import KnownJob, NewMessage
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.outcomes import POLITE_REPLY, Failed, HandledElsewhere, Parked, RetryLater, Succeeded
+from orchestrator.outcomes import POLITE_REPLY, Cancelled, Failed, HandledElsewhere, Parked, RetryLater, Succeeded
 from shared.database import Database
 from shared.errors import LLMError, LLMInvalidRequestError, LLMUnavailableError, NotFoundError, RunCrashedError
 from tests.builders import PARKING_ERRORS, build_attempt, build_message
@@ -135,7 +136,7 @@ async def test_when_a_provider_is_back_the_replay_answers_the_same_task(
 async def test_a_surprise_leaves_the_job_to_its_lease(make_runner: MakeRunner, superuser: asyncpg.Connection) -> None:
     with pytest.raises(RunCrashedError, match="KeyError in run 1"):
         await make_runner(ScriptedPool(KeyError("surprise"))).handle(deliver())
-    assert await superuser.fetchval("select state from jobs where lease_until is not null") == "running"
+    assert await superuser.fetchval("select state from jobs join leases on id = job_id") == "running"
     assert await superuser.fetchval("select count(*) from runs where ended_at is null") == 1
 
 
@@ -149,9 +150,39 @@ async def test_a_worker_that_stops_hands_its_jobs_back(
     assert runner.hand_back_all() == 3
     outcomes = await asyncio.gather(*handling)
     assert all(isinstance(outcome, RetryLater) and outcome.job for outcome in outcomes)
-    rows = await superuser.fetch("select distinct state, crash_count, lease_until from jobs")
-    assert [tuple(row) for row in rows] == [("queued", 0, None)]
+    rows = await superuser.fetch("select distinct state, crash_count from jobs")
+    assert [tuple(row) for row in rows] == [("queued", 0)]
+    assert await count(superuser, "leases") == 0
     assert await jobs.claim(outcomes[0].job.job_id)
+
+
+async def test_a_cancelled_job_is_no_longer_asked_for(
+    make_runner: MakeRunner, database: Database, jobs: Jobs, superuser: asyncpg.Connection
+) -> None:
+    pool = ScriptedPool(is_held=True)
+    runner = make_runner(pool)
+    handling, going_on = [asyncio.create_task(runner.handle(deliver())) for _ in range(2)]
+    await pool.is_thinking(2)
+    job_id = await superuser.fetchval("select id from jobs order by id limit 1")
+    assert await jobs.cancel(job_id)
+    assert runner.interrupt([job_id, uuid7()]) == 1
+    outcome = await handling
+    assert isinstance(outcome, Cancelled)
+    assert outcome.result == (await jobs.find(job_id)).result
+    assert not going_on.done()
+    runner.hand_back_all()
+    await going_on
+
+
+async def test_an_interrupted_job_that_nobody_cancelled_goes_back_to_the_queue(
+    make_runner: MakeRunner, superuser: asyncpg.Connection
+) -> None:
+    pool = ScriptedPool(is_held=True)
+    runner = make_runner(pool)
+    handling = asyncio.create_task(runner.handle(deliver()))
+    await pool.is_thinking(1)
+    runner.interrupt([await superuser.fetchval("select id from jobs")])
+    assert isinstance(await handling, RetryLater)
 
 
 async def test_a_job_claimed_while_the_worker_stops_is_handed_back_too(
@@ -168,12 +199,14 @@ async def test_a_job_claimed_while_the_worker_stops_is_handed_back_too(
 async def test_the_same_message_twice_at_once_is_one_call(
     make_runner: MakeRunner, superuser: asyncpg.Connection
 ) -> None:
-    pool = ScriptedPool(thinks_seconds=0.05)
+    pool = ScriptedPool(is_held=True)
     runner, message = make_runner(pool), build_message(id="m-1")
-    outcomes = await asyncio.gather(*(runner.handle(NewMessage(message, f"task-{n}")) for n in range(10)))
+    handling = [asyncio.create_task(runner.handle(NewMessage(message, f"task-{n}"))) for n in range(10)]
+    joined = [await first for first in itertools.islice(asyncio.as_completed(handling), 9)]
+    assert joined == 9 * [HandledElsewhere()]
+    pool.released.set()
+    (answered,) = [outcome for outcome in await asyncio.gather(*handling) if isinstance(outcome, Succeeded)]
     assert len(pool.asked) == 1
-    (answered,) = [outcome for outcome in outcomes if isinstance(outcome, Succeeded)]
-    assert outcomes.count(HandledElsewhere()) == 9
     # Nine wait, and the one that answers is told of each.
     assert len(answered.waiting_tasks) == 9
 

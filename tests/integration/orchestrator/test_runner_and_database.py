@@ -9,26 +9,20 @@ import pytest
 from llm_pool.catalog import ModelGroup
 from llm_pool.pool import Pool
 from orchestrator.agents.catalog import ensure_default_tenant
-from orchestrator.agents.runner import Runner
 from orchestrator.jobs.deliveries import NewMessage
-from orchestrator.jobs.leases import LeaseKeeper
 from orchestrator.outcomes import Succeeded
-from orchestrator.recorder import Recorder
 from shared.database import Database, create_engine
 from tests.builders import build_message
 from tests.fakes.postgres_gate import PostgresGate
 from tests.fakes.scripted_pool import ScriptedPool
 from tests.fakes.scripted_provider import Script, build_catalog, build_registry, deploy
 from tests.ledger import count
+from tests.running import build_runner
 
 END_SESSIONS = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid()
 """
-
-
-def build_runner(database: Database, pool: ScriptedPool | Pool) -> Runner:
-    return Runner(database, pool, LeaseKeeper(database, lease_seconds=30), Recorder(database), worker="w-1")
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from orchestrator.jobs.store import Claim, Ending
+from orchestrator.failed_requests.replay import send_back
+from orchestrator.group_commit import GroupCommit
+from orchestrator.jobs.endings import Ending
+from orchestrator.jobs.store import Claim
 from orchestrator.outcomes import Failed, HandledElsewhere, Outcome, Parked, Succeeded
 from orchestrator.recorder import Recorder
 from shared.database import Database
 from tests.builders import build_message
-from tests.ledger import ANSWERED, FAILED, HANDED_BACK, PARKED, Jobs
+from tests.ledger import ANSWERED, FAILED, HANDED_BACK, OVERTAKE, PARKED, Jobs
 
 ANSWER = Succeeded({"content": "fine"})
 FAILURE = Failed({"content": "sorry", "error": {"type": "T", "message": "m"}})
@@ -21,7 +24,7 @@ OUTAGE = Parked("T", "m")
 
 @pytest.fixture
 def recorder(database: Database) -> Recorder:
-    return Recorder(database)
+    return Recorder(database, GroupCommit(database, worker="w-1", lease_seconds=30))
 
 
 async def join(database: Database, recorder: Recorder, job_id: UUID | None, task_id: str) -> Outcome:
@@ -135,7 +138,7 @@ async def test_a_stale_run_learns_what_the_job_came_to(
     jobs: Jobs, recorder: Recorder, superuser: asyncpg.Connection
 ) -> None:
     stale = await jobs.start()
-    await superuser.execute("update jobs set state = 'queued'")
+    await superuser.execute(OVERTAKE)
     current = await jobs.claim(stale.job_id)
     assert current
     await recorder.record(current, ANSWER)
@@ -155,3 +158,24 @@ async def test_a_job_that_another_run_parked_is_settled_by_its_answer(
     assert replay
     await recorder.record(replay, ANSWER)
     assert await superuser.fetchval("select state from failed_requests") == "answered"
+
+
+async def test_a_job_that_another_task_claims_is_told_to_both_whoever_ends_it(
+    jobs: Jobs, recorder: Recorder, database: Database
+) -> None:
+    message = build_message()
+    first = await jobs.add_and_claim(message, "task-1")
+    assert first
+    await jobs.record(first, HANDED_BACK)
+    second = await jobs.add_and_claim(message, "task-2")
+    assert second
+    parked = await recorder.record(second, OUTAGE)
+    assert isinstance(parked, Parked)
+    assert set(parked.waiting_tasks) == {"task-1", "task-2"}
+    async with database.as_system() as connection:
+        await send_back(connection, [first.job_id])
+    third = await jobs.claim(first.job_id)
+    assert third
+    answered = await recorder.record(third, ANSWER)
+    assert isinstance(answered, Succeeded)
+    assert set(answered.waiting_tasks) == {"task-1", "task-2"}

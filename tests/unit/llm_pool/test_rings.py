@@ -1,17 +1,27 @@
 """The rings: their order, what each does, and that an attempt is written down whatever becomes of it."""
 
 import asyncio
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from structlog.testing import capture_logs
 
-from llm_pool.call import AttemptCall, Call, compose
-from llm_pool.catalog import ModelGroup
+from llm_pool.call import AttemptCall, compose
+from llm_pool.catalog import ModelGroup, Price
+from llm_pool.middleware.budget import Budget
+from llm_pool.middleware.cache import Cache
+from llm_pool.middleware.cooldown import Cooldown
 from llm_pool.middleware.ledger import Ledger
+from llm_pool.middleware.metrics import ActiveMetrics, ErrorMetrics, NoMeter, RequestMetrics
+from llm_pool.middleware.quota import Quota
+from llm_pool.middleware.rate_limit import RateLimit
 from llm_pool.middleware.retry import Backoff, Retry
-from llm_pool.middleware.tracing import Tracing
+from llm_pool.middleware.tracing import AttemptTracing, Tracing
 from llm_pool.middleware.validation import refuse_unusable
-from llm_pool.pool import Pool
+from llm_pool.money.prices import Prices
+from llm_pool.policies import CooldownPolicy, Policies
+from llm_pool.pool import Instruments, Pool
 from llm_pool.types import ProviderAnswer
 from shared.attempts import Usage
 from shared.errors import (
@@ -23,21 +33,35 @@ from shared.errors import (
     LLMUnavailableError,
     NotFoundError,
 )
+from tests.builders import build_call
 from tests.fakes.moving_clock import MovingClock
 from tests.fakes.scripted_provider import Script, ask, build_catalog, build_registry, deploy
+
+FREE = Price(Decimal(0), Decimal(0))
 
 
 def build_pool(script: Script, clock: MovingClock, **group: object) -> Pool:
     retry = Retry(clock, Backoff(draw=lambda _, high: high), clock.sleep)
-    catalog = build_catalog(ModelGroup("fast", (deploy("a"),), **group))
+    catalog = build_catalog(ModelGroup("fast", (deploy("a", price=FREE),), **group))
+    catalog = replace(catalog, policies=Policies(cooldown=CooldownPolicy(failures=1000)))
     return Pool(catalog, clock=clock, retry=retry, registry=build_registry({"a": script}, clock))
 
 
 def test_the_order_of_the_rings() -> None:
+    catalog = build_catalog(ModelGroup("fast", (deploy("a"),)))
+    pool = Pool(catalog, instruments=Instruments(NoMeter()), registry=build_registry({"a": Script()}))
+    requests = [type(one) for one in pool.request_ring]
+    attempts = [type(one) for one in pool.attempt_ring]
+    assert requests == [Tracing, RequestMetrics, type(refuse_unusable), Cache, Budget]
+    assert attempts == [
+        Retry, ErrorMetrics, Cooldown, RateLimit, Quota, ActiveMetrics, AttemptTracing, Ledger,
+    ]  # fmt: skip
+
+
+def test_who_would_count_for_nobody_is_left_out_of_the_rings() -> None:
     pool = build_pool(Script(), MovingClock())
-    assert isinstance(pool.request_ring[0], Tracing)
-    assert pool.request_ring[1:] == (refuse_unusable,)
-    assert [type(middleware) for middleware in pool.attempt_ring] == [Retry, Ledger]
+    assert [type(one) for one in pool.request_ring] == [Tracing, type(refuse_unusable), Cache, Budget]
+    assert [type(one) for one in pool.attempt_ring] == [Retry, Cooldown, RateLimit, Quota, AttemptTracing, Ledger]
 
 
 async def test_the_first_of_a_ring_is_the_outermost() -> None:
@@ -136,16 +160,39 @@ async def test_a_cancelled_try_is_written_down_too() -> None:
 
 async def test_a_cancelled_try_says_so() -> None:
     clock = MovingClock()
-    call = Call(ask(), entered_at=clock.monotonic(), deadline=clock.monotonic() + 9)
+    call = build_call(entered_at=clock.monotonic())
 
     async def cancelled(_: AttemptCall) -> ProviderAnswer:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await Ledger(clock)(AttemptCall(call, deploy("a"), ModelGroup("fast", ())), cancelled)
+        await Ledger(clock, Prices(clock))(AttemptCall(call, deploy("a"), ModelGroup("fast", ())), cancelled)
     assert [(attempt.error_type, attempt.error_message) for attempt in call.attempts] == [
         ("CancelledError", "the caller cancelled it")
     ]
+
+
+@pytest.mark.parametrize(
+    ("price", "told", "cost_usd"),
+    [
+        (None, Decimal("0.5"), Decimal("0.5")),
+        (None, Decimal(0), Decimal(0)),
+        (None, None, None),
+        (FREE, Decimal("0.5"), Decimal(0)),
+    ],
+    ids=["told", "told to be nothing", "not known", "a price of ours"],
+)
+async def test_the_cost_a_provider_tells_counts_where_no_price_of_ours_does(
+    price: Price | None, told: Decimal | None, cost_usd: Decimal | None
+) -> None:
+    clock, call = MovingClock(), build_call()
+
+    async def answer(_: AttemptCall) -> ProviderAnswer:
+        return ProviderAnswer("fine", "m", "stop", Usage(3, 2), cost_usd=told)
+
+    ledger = Ledger(clock, Prices(clock))
+    await ledger(AttemptCall(call, deploy("a", price=price), ModelGroup("fast", ())), answer)
+    assert [attempt.cost_usd for attempt in call.attempts] == [cost_usd]
 
 
 async def test_a_surprise_is_no_reason_to_ask_again() -> None:
@@ -159,7 +206,7 @@ async def test_one_line_for_each_request_and_nothing_of_what_was_said() -> None:
     with capture_logs() as logs:
         await build_pool(Script(["the answer"]), MovingClock()).complete(ask("fast", "the question"))
         with pytest.raises(LLMUnavailableError):
-            await build_pool(Script([LLMAuthenticationError("no")]), MovingClock()).complete(ask())
+            await build_pool(Script([LLMOverloadedError("no")]), MovingClock(), retries=0).complete(ask())
     assert [log["event"] for log in logs] == ["request_answered", "request_failed"]
     assert {log["tenant_id"] for log in logs} == {"acme"}
     assert logs[0]["deployment"] == "a"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from llm_pool.catalogs.startup import choose_catalog
 from llm_pool.pool import Pool
-from llm_pool.startup import choose_catalog
+from llm_pool.types import EmbeddingRequest
 from shared.errors import ConfigurationError
 from tests.fakes.scripted_provider import ask
 
@@ -76,6 +77,12 @@ async def test_where_allowed_the_mock_answers_under_the_same_names_and_says_so(
     assert response.provider == "mock"
 
 
+async def test_the_mock_that_stands_in_makes_vectors_too(tmp_path: Path, closed_port: int) -> None:
+    catalog = await choose_catalog(write(tmp_path, closed_port), {}.get, allow_mock=True)
+    response = await Pool(catalog).embed(EmbeddingRequest("other", ("one", "two")))
+    assert (len(response.vectors), response.provider) == (2, "mock")
+
+
 async def test_a_key_keeps_the_mock_out_even_where_allowed(tmp_path: Path, closed_port: int) -> None:
     catalog = await choose_catalog(write(tmp_path, closed_port), {"KEY": "k"}.get, allow_mock=True)
     assert [deployment.name for deployment in catalog.deployments] == ["keyed"]
@@ -87,3 +94,18 @@ async def test_the_shipped_catalogue_names_the_usual_keys() -> None:
     assert {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OLLAMA_HOST", "LLMYARD_CONFIG"} <= set(
         str(caught.value).replace(".", "").split()
     )
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost:{port}/", "127.0.0.1:{port}", "localhost:{port}", "0.0.0.0:{port}"]
+)
+async def test_a_server_that_is_listed_twice_is_asked_once(tmp_path: Path, listening_port: int, address: str) -> None:
+    text = TEXT + "  both: {{deployments: [here, named]}}\n"
+    text = text.replace(
+        "groups:",
+        '  - {{name: named, provider: ollama, model: m, base_url: "ADDRESS"}}\ngroups:'.replace("ADDRESS", address),
+    )
+    path = tmp_path / "llmyard.yaml"
+    path.write_text(text.format(port=listening_port))
+    catalog = await choose_catalog(path, {}.get, allow_mock=False)
+    assert [deployment.name for deployment in catalog.deployments] == ["named"]

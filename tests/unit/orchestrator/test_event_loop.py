@@ -125,3 +125,26 @@ def test_a_plain_function_is_called_on_the_loop(loop: LoopThread) -> None:
 
 def test_a_forked_process_starts_a_loop_of_its_own() -> None:
     subprocess.run([sys.executable, "-c", AFTER_A_FORK], check=True, timeout=20)
+
+
+def test_what_threads_wait_for_can_be_abandoned(loop: LoopThread) -> None:
+    waiting = threading.Event()
+    ended: list[BaseException] = []
+
+    async def hang() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    def wait() -> None:
+        try:
+            loop.run(hang())
+        except CancelledError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    assert waiting.wait(5)
+    assert loop.abandon() == 1
+    thread.join(5)
+    assert len(ended) == 1, "the thread still waits"
+    assert loop.abandon() == 0

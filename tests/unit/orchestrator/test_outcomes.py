@@ -1,5 +1,6 @@
 """From what the pool did to an outcome, from an outcome to the ledger, and from there to the poller."""
 
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -9,14 +10,16 @@ from llm_pool.types import ChatMessage
 from orchestrator.agents.catalog import AgentProfile
 from orchestrator.agents.prompt_builder import build_system_prompt
 from orchestrator.agents.runner import build_request, decide_outcome
+from orchestrator.jobs.crashes import NOT_HEARD_OF, CrashedRun
+from orchestrator.jobs.endings import Ending
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.jobs.store import Ending, JobRecord
+from orchestrator.jobs.store import JobRecord
 from orchestrator.jobs.sweeps import Expired
 from orchestrator.outcomes import POLITE_REPLY, Failed, HandledElsewhere, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.recorder import build_ending
-from orchestrator.results import build_answer, build_failure, build_quarantine, build_view, build_waiting
+from orchestrator.results import build_answer, build_failure, build_parked, build_quarantine, build_view
 from shared import errors
-from shared.errors import InputError, LLMError
+from shared.errors import InputError, LLMBudgetExceededError, LLMError
 from tests.builders import NOON, PARKING_ERRORS, build_attempt, build_claim, build_message, build_response
 
 ROBIN = AgentProfile("robin", "Robin", "a seller", model_preference="quality")
@@ -41,6 +44,19 @@ def test_what_time_cannot_mend_fails_with_what_was_paid(kind: type[LLMError]) ->
     assert isinstance(outcome, Failed)
     assert (outcome.error_type, outcome.error_message, outcome.attempts) == (kind.__name__, "too long", ATTEMPTS)
     assert outcome.result["content"] == POLITE_REPLY
+
+
+def test_a_purse_that_is_spent_ends_the_job_with_what_was_paid() -> None:
+    error = LLMBudgetExceededError("batch:1", Decimal(5), None, attempts=ATTEMPTS)
+    outcome = decide_outcome(build_claim(), error)
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_type, outcome.attempts) == ("LLMBudgetExceededError", ATTEMPTS)
+    assert outcome.error_message == str(error)
+
+
+def test_a_budget_that_resets_is_waited_for() -> None:
+    error = LLMBudgetExceededError("day", Decimal(5), NOON, retry_after_seconds=7.0, attempts=ATTEMPTS)
+    assert decide_outcome(build_claim(), error) == Parked("LLMBudgetExceededError", str(error), 7.0, ATTEMPTS)
 
 
 def test_the_pool_is_asked_for_the_agents_group_and_tenant() -> None:
@@ -72,6 +88,7 @@ def test_an_answer_tells_who_gave_it_and_what_it_took() -> None:
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 3, "completion_tokens": 2},
         "latency_seconds": 0.25,
+        "cost_usd": 7.5e-08,
         "attempts": 1,
     }
 
@@ -89,7 +106,7 @@ def test_a_refusal_names_the_field() -> None:
 
 def test_a_waiting_job_says_where_it_waits() -> None:
     request_id = uuid7()
-    waiting = build_waiting(build_claim(), request_id)
+    waiting = build_parked(build_claim(), request_id)
     assert (waiting["state"], waiting["content"], waiting["failed_request_id"]) == (
         "parked",
         POLITE_REPLY,
@@ -99,9 +116,11 @@ def test_a_waiting_job_says_where_it_waits() -> None:
 
 def test_a_quarantined_job_says_why() -> None:
     expired = Expired(uuid7(), "default", "task-1", JobState.QUARANTINED, 5, 5)
-    result = build_quarantine(expired)
+    result = build_quarantine(expired, (CrashedRun(1, NOT_HEARD_OF), CrashedRun(5, "was ended by SIGSEGV")))
     assert (result["state"], result["error"]["type"]) == ("quarantined", "Quarantined")
-    assert result["error"]["message"].startswith("5 runs")
+    words = "5 runs ended without an outcome: run 1 was not heard of again; run 5 was ended by SIGSEGV"
+    assert result["error"]["message"] == words
+    assert result["error"]["runs"][1] == {"run": 5, "last_words": "was ended by SIGSEGV"}
 
 
 @pytest.mark.parametrize("state", JobState)

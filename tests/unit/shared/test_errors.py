@@ -3,6 +3,8 @@
 import inspect
 import pickle
 import re
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -10,7 +12,11 @@ from shared import errors
 from shared.errors import (
     InputError,
     JobFailedError,
+    LLMBudgetExceededError,
     LLMError,
+    LLMOverloadedError,
+    LLMSchemaMismatchError,
+    LLMStreamBrokenError,
     LLMTransientError,
     LLMUnavailableError,
     LLMYardError,
@@ -49,11 +55,39 @@ def test_one_tree() -> None:
     assert all(issubclass(kind, LLMYardError) for kind in defined)
 
 
-@pytest.mark.parametrize("name", concrete_errors())
-def test_a_failed_call_carries_what_was_tried(name: str) -> None:
+SAYS_MORE = {LLMBudgetExceededError, LLMSchemaMismatchError, LLMStreamBrokenError}
+"""Their messages are made of what they carry."""
+
+
+@pytest.mark.parametrize("kind", set(concrete_errors().values()) - SAYS_MORE)
+def test_a_failed_call_carries_what_was_tried(kind: type[LLMError]) -> None:
     attempts = [build_attempt()]
-    error = concrete_errors()[name]("down", retry_after_seconds=3.0, attempts=attempts)
+    error = kind("down", retry_after_seconds=3.0, attempts=attempts)
     assert (str(error), error.retry_after_seconds, error.attempts) == ("down", 3.0, tuple(attempts))
+
+
+def test_a_stream_that_broke_carries_why_and_what_had_come() -> None:
+    cause = LLMOverloadedError("down", retry_after_seconds=3.0)
+    error = LLMStreamBrokenError(cause, "fin", attempts=[build_attempt()])
+    assert str(error) == "the stream broke after 3 characters: down"
+    assert (error.__cause__, error.partial_text, error.retry_after_seconds) == (cause, "fin", 3.0)
+    assert error.attempts == (build_attempt(),)
+
+
+def test_a_spent_budget_says_whose_it_is_and_when_it_resets() -> None:
+    midnight = datetime(2026, 1, 2, tzinfo=UTC)
+    error = LLMBudgetExceededError("tenant:acme", Decimal(10), midnight, retry_after_seconds=60.0)
+    assert str(error) == (
+        "the budget of tenant:acme, 10 USD, has too little left for what this call may cost; it resets at "
+        "2026-01-02T00:00:00+00:00, and a lower max_tokens holds less of it"
+    )  # fmt: skip
+    assert (error.account, error.limit_usd, error.resets_at) == ("tenant:acme", Decimal(10), midnight)
+    assert "does not reset" in str(LLMBudgetExceededError("call", Decimal(1), None))
+
+
+def test_an_answer_of_another_shape_carries_what_was_said() -> None:
+    error = LLMSchemaMismatchError("no JSON", content="Sure!", attempts=[build_attempt()])
+    assert (str(error), error.content, error.attempts) == ("no JSON", "Sure!", (build_attempt(),))
 
 
 def test_an_outage_carries_where_it_is_kept() -> None:

@@ -59,6 +59,9 @@ def test_the_broker_is_redis_unless_it_is_named(monkeypatch: pytest.MonkeyPatch)
         ("LLMYARD_LEASE_SECONDS", "soon"),
         ("LLMYARD_SHUTDOWN_GRACE_SECONDS", "-1"),
         ("LLMYARD_MOCK_WHEN_NO_PROVIDER", "perhaps"),
+        ("LLMYARD_METRICS_PORT", "0"),
+        ("LLMYARD_METRICS_PORT", "65536"),
+        ("LLMYARD_TRACE_CONTENT", "perhaps"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

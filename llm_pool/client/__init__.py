@@ -1,0 +1,1 @@
+"""For scripts: one client configured by the environment, with a queue for what could not be answered."""

@@ -1,0 +1,1 @@
+"""What calls cost, what may be spent, and who is told when it is nearly gone."""

@@ -1,0 +1,68 @@
+"""Lets a pool service spend from a purse that lives in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from weakref import WeakKeyDictionary
+
+from llm_pool.money.budget_tracker import ACCOUNT, BudgetTracker
+from llm_pool.types import CompletionResponse, EmbeddingResponse
+from shared.errors import LLMBudgetExceededError, LLMError
+
+NOTHING = Decimal(0)
+
+
+@dataclass(slots=True)
+class Purse:
+    """What one request may spend, and what it did."""
+
+    usd: Decimal | None = None
+    """None is no bound of the caller's."""
+    spent_usd: Decimal = NOTHING
+
+    def note(self, response: CompletionResponse | EmbeddingResponse | None) -> None:
+        """An answer whose cost is not known is taken to have cost all that was held."""
+        if response is not None and self.usd is not None:
+            self.spent_usd = self.usd if response.cost_usd is None else response.cost_usd
+
+
+class RemoteBudgets:
+    """The service alone knows the prices, so each request is given all that is left, and gives back what remains.
+
+    Requests that share a tracker therefore go one after another; elsewhere the tracker is full meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._turns: WeakKeyDictionary[BudgetTracker, asyncio.Lock] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def hold(self, tracker: BudgetTracker | None) -> AsyncIterator[Purse]:
+        """
+        Raises:
+            LLMBudgetExceededError: nothing is left.
+        """
+        if tracker is None:
+            yield Purse()
+            return
+        async with self._turns.setdefault(tracker, asyncio.Lock()):
+            held_usd = max(NOTHING, tracker.remaining())
+            tracker.reserve(held_usd)
+            purse = Purse(held_usd)
+            try:
+                yield purse
+            except LLMBudgetExceededError as error:
+                raise _as_callers(error, tracker) from error
+            except LLMError as error:
+                purse.spent_usd = sum((attempt.cost_usd or NOTHING for attempt in error.attempts), NOTHING)
+                raise
+            finally:
+                tracker.settle(held_usd, purse.spent_usd)
+
+
+def _as_callers(error: LLMBudgetExceededError, tracker: BudgetTracker) -> LLMBudgetExceededError:
+    """The service knows what was left of the purse only, not how large it was."""
+    if error.account != ACCOUNT:
+        return error
+    return LLMBudgetExceededError(ACCOUNT, tracker.total, error.resets_at, attempts=error.attempts)

@@ -1,0 +1,1 @@
+"""How a pool stands: metrics, quotas, who answered last, and where others can read it."""
