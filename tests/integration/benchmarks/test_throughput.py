@@ -77,10 +77,15 @@ def test_latency_is_seen_of_every_job(stage: Stage) -> None:
 @pytest.mark.timeout(180)
 def test_nobody_is_left_over_and_what_breaks_off_is_told(stage: Stage) -> None:
     lost = replace(FLOOR, commands=lambda binaries, _crew: ((str(binaries / "python"), "-c", "raise SystemExit(3)"),))
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = find_children()
     record = run(stage, Plan((lost,), frozenset({AT_ONCE.number}), rounds=1, is_short=True, seconds=60))
     assert record.drains == {}
     (trouble,) = record.troubles
     assert "floor" in trouble
     assert "exited with status 3" in trouble
-    assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+    assert find_children() == before
+
+
+def find_children() -> set[int]:
+    """Whom this process started; whom Postgres starts now and then, such as autovacuum, is its own affair."""
+    return {process.pid for process in psutil.Process().children()}
