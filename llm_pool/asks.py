@@ -6,12 +6,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from llm_pool.catalog import Deployment
+from llm_pool.json_text import instruct
 from llm_pool.providers.base import Provider
 from llm_pool.stream_assembler import StreamAssembler, find_silence
 from llm_pool.types import (
     CompletionRequest,
     EmbeddingAnswer,
     EmbeddingRequest,
+    JsonFormat,
     ProviderAnswer,
     ProviderChunk,
     StreamChunk,
@@ -33,7 +35,7 @@ async def ask_whole(
     Raises:
         LLMBrokenAnswerError, LLMContentBlockedError: it says nothing, as a stream may not either.
     """
-    answer = await provider.complete(_fit(request, deployment), timeout_seconds)
+    answer = await provider.complete(fit(request, provider, deployment), timeout_seconds)
     if not (answer.content or answer.tool_calls):
         silence = find_silence(answer.finish_reason, may_be_silent=_may_be_silent(request))
         if silence is not None:
@@ -51,7 +53,7 @@ async def ask_stream(
         LLMStreamBrokenError: it failed after a piece was handed on, so that nobody else may answer in its place.
     """
     assembler = StreamAssembler(deployment.model, may_be_silent=_may_be_silent(request))
-    chunks = provider.stream(_fit(request, deployment))
+    chunks = provider.stream(fit(request, provider, deployment))
     try:
         await _relay(chunks, assembler, emit, timeout_seconds, deployment.timeout_seconds)
         return assembler.finish()
@@ -71,21 +73,20 @@ async def _relay(
     first_seconds: float,
     next_seconds: float,
 ) -> None:
-    """Signs of life without a piece, such as keepalives, do not move the bound."""
-    loop = asyncio.get_running_loop()
+    """A piece moves the bound, and so does a thought; keepalives do not, as servers send them for dead models too."""
+    loop, waited = asyncio.get_running_loop(), f"before its first token, for {first_seconds:g} s"
     try:
         async with asyncio.timeout(first_seconds) as bound, aclosing(chunks):
             async for chunk in chunks:
                 piece = assembler.add(chunk)
                 if piece is not None:
                     emit(piece)
+                if piece is not None or chunk.is_thinking:
+                    waited = f"for {next_seconds:g} s"
                     bound.reschedule(loop.time() + next_seconds)
                 if chunk.finish_reason is not None:
                     bound.reschedule(loop.time() + min(next_seconds, AFTER_END_SECONDS))
     except TimeoutError as error:
-        waited = (
-            f"for {next_seconds:g} s" if assembler.has_begun else f"before its first token, for {first_seconds:g} s"
-        )
         raise LLMTimeoutError(f"the stream stood still {waited}") from error
 
 
@@ -101,10 +102,23 @@ async def ask_vectors(
     return await provider.embed(request, timeout_seconds)
 
 
-def _fit(request: CompletionRequest, deployment: Deployment) -> CompletionRequest:
+def fit(request: CompletionRequest, provider: Provider, deployment: Deployment) -> CompletionRequest:
+    """As this deployment takes it; nearly always itself."""
+    if request.json_format is not None and not _holds_to_shapes(provider, deployment):
+        request = _put_into_words(request, request.json_format)
     if deployment.takes_temperature or (request.temperature is None and request.top_p is None):
         return request
     return replace(request, temperature=None, top_p=None)
+
+
+def _holds_to_shapes(provider: Provider, deployment: Deployment) -> bool:
+    return "json" in provider.capabilities and (deployment.supports is None or "json" in deployment.supports)
+
+
+def _put_into_words(request: CompletionRequest, wanted: JsonFormat) -> CompletionRequest:
+    """Whoever checks the answer has said it in these words already."""
+    said, words = request.messages, instruct(wanted)
+    return replace(request, messages=said if words in said else (words, *said), json_format=None)
 
 
 def _may_be_silent(request: CompletionRequest) -> bool:

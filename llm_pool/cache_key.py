@@ -63,6 +63,7 @@ def _list_deployment(deployment: Deployment) -> tuple[object, ...]:
         deployment.base_url,
         deployment.options,
         deployment.takes_temperature,
+        deployment.supports,
         deployment.default_max_tokens,
     )
 

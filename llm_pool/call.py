@@ -34,6 +34,8 @@ class RunConfig:
     """Money shared by a chain of calls; checked before, charged after."""
     use_cache: bool | None = None
     """True: also a hot request may be answered from the cache; False: ask anew. None leaves it to the policy."""
+    keeps_only_fitting: bool = False
+    """An answer that does not fit the request's `json_format` is not kept in the cache."""
 
 
 DEFAULT_RUN = RunConfig()
@@ -167,6 +169,12 @@ class CompletionPool(Protocol):
 
     async def embed(self, request: EmbeddingRequest, config: RunConfig = DEFAULT_RUN) -> EmbeddingResponse:
         """One vector for each input. Raises what `complete` raises."""
+
+    def runs_foreign_code(self, model: str) -> bool:
+        """Whether asking this group, or a fallback of it, may run code in this process that came with a catalogue.
+
+        False where there is no such group: nobody is asked then. Never raises, and costs nothing.
+        """
 
     async def aclose(self) -> None:
         """Close connections; the pool cannot be used after."""

@@ -32,7 +32,7 @@ from llm_pool.middleware.quota import Quota
 from llm_pool.middleware.rate_limit import RateLimit
 from llm_pool.middleware.retry import Retry
 from llm_pool.middleware.tracing import AttemptTracing, Tracing
-from llm_pool.middleware.validation import refuse_unusable
+from llm_pool.middleware.validation import check_bound, refuse_unusable
 from llm_pool.money.alerts import AlertLog, AlertSink, AlertWebhook
 from llm_pool.money.prices import Prices
 from llm_pool.money.settlement import Settlement
@@ -107,6 +107,7 @@ class Pool(Asking):
             deployment.name: _create_provider(deployment, self._connections, registry)
             for deployment in catalog.deployments
         }
+        self._models = {deployment.name: deployment.model for deployment in catalog.deployments}
         self._tokens = tokens or TokenCounter()
         self._inspection = Inspection(catalog, self._providers, self._tokens.count_prompt)
         self._prices = Prices(self._clock)
@@ -146,6 +147,10 @@ class Pool(Asking):
         """See `CompletionPool.embed`."""
         call = self._enter(request, partial(ask_vectors, request), _EMBED, config)
         return cast(EmbeddingResponse, await self._answer(call))
+
+    def runs_foreign_code(self, model: str) -> bool:
+        """See `CompletionPool.runs_foreign_code`."""
+        return self._inspection.runs_foreign_code(model)
 
     async def count_tokens(self, request: CompletionRequest) -> TokenCount:
         """See `AskablePool`; so the next two."""
@@ -214,7 +219,8 @@ class Pool(Asking):
     async def _answer(self, call: Call) -> Response:
         response = await self._handle(call)
         if response.usage is not None and call.attempts:
-            self._tokens.observe(call.request, response.usage.prompt_tokens)
+            model = self._models[response.deployment]
+            self._tokens.observe(call.request, response.usage.prompt_tokens, model)
         return response
 
     def _enter(
@@ -225,6 +231,7 @@ class Pool(Asking):
         config: RunConfig,
     ) -> Call:
         group = self._catalog.get_group(request.model)
+        check_bound(request)
         entered_at = self._clock.monotonic()
         timeout_seconds = group.timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
         estimate = self._tokens.estimate(request)

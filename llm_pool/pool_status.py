@@ -1,8 +1,11 @@
 """How the pool stands, for people and programs that look at it from outside: quotas, and who answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+_PERIODS: Final[Mapping[str, timedelta]] = {"minute": timedelta(minutes=1), "day": timedelta(days=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,11 @@ class QuotaInfo:
     """The warning threshold is passed."""
     is_counted: bool = False
     """The provider tells nothing: this is our own count."""
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Some of it was said to be used, and not until when: beyond its period nobody knows any more."""
+        is_full = self.remaining == self.limit
+        return self.resets_at is None and not is_full and self.heard_at + _PERIODS[self.period] <= now
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class JsonFormat:
     name: str = "answer"
     """What providers call the schema; letters, digits and underscores."""
 
+    @property
+    def shape(self) -> Mapping[str, object]:
+        """The schema, or that of any object."""
+        return {"type": "object"} if self.schema is None else self.schema
+
 
 @dataclass(frozen=True, slots=True)
 class Purse:
@@ -217,6 +222,8 @@ class ProviderChunk:
     model: str | None = None
     quota: tuple[QuotaReading, ...] = ()
     cost_usd: Decimal | None = None
+    is_thinking: bool = False
+    """The model said something to itself: it is not still, though nothing of it is handed on."""
 
 
 @dataclass(frozen=True, slots=True)

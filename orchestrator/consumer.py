@@ -20,11 +20,11 @@ from orchestrator.failed_requests import store as failed_requests
 from orchestrator.greenlet_pool import TaskPool
 from orchestrator.jobs.deliveries import NewMessage
 from orchestrator.liveness.duty import Duty
-from orchestrator.liveness.pulse import Pulse
+from orchestrator.liveness.process_names import build_worker_name
+from orchestrator.liveness.pulse import STANDS_SECONDS, Pulse
 from orchestrator.liveness.registry import WorkerIdentity
 from orchestrator.messages import parse_message
 from orchestrator.plain_calls import PlainCalls
-from orchestrator.wiring import build_worker_name
 from orchestrator.worker import parts
 from orchestrator.workload import Workload
 from shared.database import patiently
@@ -44,12 +44,16 @@ EVENTS_AT_ONCE: Final = 1000
 class Appetite:
     """What a worker would take now; see `redis_transport.Appetite`."""
 
-    def __init__(self, workload: Workload, pool: TaskPool) -> None:
+    def __init__(self, workload: Workload, pool: TaskPool, has_turned_within: Callable[[float], bool]) -> None:
+        """`has_turned_within` knows of the event loop that would work on what is taken."""
         self._workload = workload
         self._pool = pool
+        self._has_turned_within = has_turned_within
 
     def find_most(self, queues: Sequence[str]) -> Mapping[str, int]:
         """Single jobs first, then sweeps, and a slice where slots would else stay empty."""
+        if not self._has_turned_within(STANDS_SECONDS):
+            return {}
         most = dict.fromkeys((queue for queue in queues if queue not in (MAINTENANCE_QUEUE, BULK_QUEUE)), self._room())
         if MAINTENANCE_QUEUE in queues:
             most[MAINTENANCE_QUEUE] = SWEEPS_AT_ONCE
@@ -58,7 +62,7 @@ class Appetite:
         return {queue: count for queue, count in most.items() if count > 0}
 
     def has_room(self) -> bool:
-        return self._room() > 0
+        return self._has_turned_within(STANDS_SECONDS) and self._room() > 0
 
     def find_wait_seconds(self) -> float | None:
         """Who has a slice in hand has soon room for the next."""
@@ -84,7 +88,7 @@ class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no ty
             raise SystemExit("llmyard: a worker has its own pool: start it without --pool.")
         queues = frozenset(self.app.amqp.queues.consume_from)
         takes_jobs = JOBS_QUEUE in queues
-        self.appetite = Appetite(parts().workload, self.pool)
+        self.appetite = Appetite(parts().workload, self.pool, lambda seconds: self.pulse.has_turned_within(seconds))
         self.identity = WorkerIdentity(build_worker_name(), self.hostname, self.pool.num_processes if takes_jobs else 0)
         # It asks for slices only when it has room for one.
         watched = {JOBS_QUEUE} if takes_jobs else queues
@@ -115,6 +119,7 @@ class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no ty
         if self.connection.transport.driver_type == "redis":
             self.task_consumer.channel.on_poll = self.pulse.note_poll
             self.task_consumer.channel.appetite = self.appetite
+            self.task_consumer.channel.works_on_what_it_has = self._works_on_what_it_has
 
         calls = PlainCalls(self.pool, self.app.tasks, self.event_dispatcher, self.hostname, self.connection_errors)
 
@@ -131,6 +136,10 @@ class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no ty
                 message.reject_log_error(log, self.connection_errors)
 
         return on_task_received
+
+    def _works_on_what_it_has(self) -> bool:
+        """A loop that has stood still for a lease has lost its jobs; let it lose its messages too."""
+        return self.pulse.has_turned_within(parts().settings.llmyard_lease_seconds)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         _keep_unreadable(message, "is not JSON", "send JSON, as Celery does")

@@ -6,11 +6,11 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.beat import SWEEP_SECONDS
 from orchestrator.jobs import sweeps
-from orchestrator.jobs.leases import BEATS_PER_LEASE
 from orchestrator.jobs.lifecycle import JobState
-from orchestrator.jobs.sweeps import Expired, Rhythm, Waiting
+from orchestrator.jobs.outages import begin_sweep
+from orchestrator.jobs.sweeps import Expired, Waiting
+from orchestrator.liveness.process_names import find_gone
 from orchestrator.outcomes import EndedJob
 from orchestrator.quarantine import quarantine
 from shared.database import Database
@@ -56,17 +56,16 @@ async def reconcile(database: Database, *, lease_seconds: float, backlog: int | 
     return Stuck(waiting + undelivered, quarantined)
 
 
-def decide_spared_seconds(rhythm: Rhythm, lease_seconds: float) -> float | None:
-    """For how long a lease must have run out to be taken away; None takes none.
+async def free_predecessors(database: Database) -> None:
+    """End the leases of this machine's workers that are gone; before the first claim of a process.
 
-    While the database was away nobody could renew a lease, so after a gap between sweeps each gets its length anew.
-    Sweeps that come seldom are all gap: by the second after it ran out, a lease is taken all the same.
+    The sweep does the rest, and counts the crash. Were one not gone after all, its next beat would renew them.
     """
-    if rhythm.calm_seconds >= lease_seconds:
-        return 0.0
-    if rhythm.gap_seconds is not None and rhythm.gap_seconds >= lease_seconds:
-        return rhythm.gap_seconds
-    return None
+    async with database.as_system() as connection:
+        gone = find_gone(await sweeps.find_holders(connection))
+        ended = await sweeps.end_leases(connection, gone) if gone else 0
+    if ended:
+        log.warning("predecessors_found_dead", workers=gone, runs=ended)
 
 
 def decide_undelivered(queued: int, backlog: int) -> int:
@@ -75,10 +74,7 @@ def decide_undelivered(queued: int, backlog: int) -> int:
 
 
 async def _expire(connection: AsyncConnection, lease_seconds: float) -> list[Expired]:
-    # An outage shorter than a beat costs no lease: two more beats fit in it.
-    longest_gap_seconds = max(2 * SWEEP_SECONDS, lease_seconds / BEATS_PER_LEASE)
-    rhythm = await sweeps.begin(connection, NAME, longest_gap_seconds=longest_gap_seconds)
-    spared_seconds = decide_spared_seconds(rhythm, lease_seconds)
+    spared_seconds = await begin_sweep(connection, NAME, lease_seconds)
     if spared_seconds is None:
         return []
     return await sweeps.expire_leases(connection, spared_seconds=spared_seconds, limit=BATCH)

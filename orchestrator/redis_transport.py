@@ -110,12 +110,12 @@ class QoS(redis_transport.QoS):
         super().restore_unacked_once(*arguments, **options)
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
-        """First say that ours is alive, as a heartbeat does for its run.
+        """First say that ours is alive, as a heartbeat does for its run, while whoever has them works on them.
 
         A message that came back while its job still ran would be acknowledged, for both, by whoever got it. Were the
         first one killed after it had committed, and before it had told the result, no message would be left to tell it.
         """
-        if in_hand := list(self._delivered):
+        if self.channel.works_on_what_it_has() and (in_hand := list(self._delivered)):
             with self.channel.conn_or_acquire() as client:
                 client.zadd(self.unacked_index_key, dict.fromkeys(in_hand, time()), xx=True)
         super().restore_visible(*arguments, **options)
@@ -143,6 +143,10 @@ class Channel(redis_transport.Channel):
         if self._client_of_pool is None or self._client_of_pool.connection_pool is not self.pool:
             self._client_of_pool = self._create_client()
         yield client or self._client_of_pool
+
+    def works_on_what_it_has(self) -> bool:
+        """For a worker to say otherwise: what it was given then comes back, as if it were dead."""
+        return True
 
     def wants_any(self) -> bool:
         """Whether to ask now. Without room for a job it is only now and then, for what takes none."""

@@ -1,8 +1,6 @@
 """The only place where parts are put together: settings in, working objects out."""
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -32,11 +30,13 @@ from orchestrator.front_door import FrontDoor
 from orchestrator.group_commit import GroupCommit
 from orchestrator.isolation.suspects import Suspects
 from orchestrator.jobs.leases import LeaseKeeper
+from orchestrator.liveness.process_names import build_worker_name
 from orchestrator.pools import open_pool
+from orchestrator.reconcile import free_predecessors
 from orchestrator.recorder import Recorder
 from orchestrator.workload import Workload
 from shared.clock import SystemClock
-from shared.database import Database, create_engine
+from shared.database import Database, create_engine, patiently
 from shared.redis_client import open_redis
 from shared.settings import Settings, find_secret
 
@@ -50,6 +50,8 @@ class WorkerParts:
     pool: CompletionPool
     suspects: Suspects
     leases: LeaseKeeper
+    beating: Database
+    """The heartbeat's own connection to the same database."""
     workload: Workload
     runner: Runner
     canceller: Canceller
@@ -65,6 +67,7 @@ class WorkerParts:
         await self.drainer.aclose()
         await self.call_replayer.aclose()
         await self.pool.aclose()
+        await self.beating.aclose()
         await self.database.aclose()
 
 
@@ -84,10 +87,13 @@ async def open_worker(settings: Settings) -> WorkerParts:
     """
     metrics = open_metrics(settings.prometheus_multiproc_dir) if settings.wants_metrics else None
     database = await open_database(settings)
+    await patiently(lambda: free_predecessors(database))
     pool = await open_pool(settings, metrics)
+    # A beat must not wait behind what hundreds of runs write down.
+    beating = _build_database(settings, tenant_connections=1, system_connections=1)
     # Looked up when it is called: keeper and runner each need the other.
     leases = LeaseKeeper(
-        database, lease_seconds=settings.llmyard_lease_seconds, interrupt=lambda job_ids: runner.interrupt(job_ids)
+        beating, lease_seconds=settings.llmyard_lease_seconds, interrupt=lambda job_ids: runner.interrupt(job_ids)
     )
     suspects = Suspects(lease_seconds=settings.llmyard_lease_seconds)
     ledger = GroupCommit(database, worker=build_worker_name(), lease_seconds=settings.llmyard_lease_seconds)
@@ -103,6 +109,7 @@ async def open_worker(settings: Settings) -> WorkerParts:
         pool,
         suspects,
         leases,
+        beating,
         workload,
         runner,
         Canceller(database),
@@ -131,12 +138,19 @@ async def open_database(settings: Settings) -> Database:
     Raises:
         ConfigurationError: it cannot be reached, or its roles are not safe to work under.
     """
-    app_url = settings.database_app_url or settings.require_database_url()
-    system_url = settings.database_system_url or settings.require_database_url()
     # Far fewer than a worker's jobs: each needs a connection only for a few milliseconds.
-    database = Database(create_engine(app_url, pool_size=20), create_engine(system_url, pool_size=6))
+    database = _build_database(settings, tenant_connections=20, system_connections=6)
     await database.verify_roles()
     return database
+
+
+def _build_database(settings: Settings, *, tenant_connections: int, system_connections: int) -> Database:
+    """Each connection is made when it is first needed."""
+    app_url = settings.database_app_url or settings.require_database_url()
+    system_url = settings.database_system_url or settings.require_database_url()
+    return Database(
+        create_engine(app_url, pool_size=tenant_connections), create_engine(system_url, pool_size=system_connections)
+    )
 
 
 @asynccontextmanager
@@ -153,8 +167,3 @@ async def open_fleet_view(settings: Settings, cooldown: CooldownPolicy | None = 
 def build_front_door(settings: Settings, database: Database) -> FrontDoor:
     """The door of the API and the command line; needs no provider's key."""
     return FrontDoor(database, load_catalog(settings.llmyard_config or DEFAULT_CATALOG, find_secret))
-
-
-def build_worker_name() -> str:
-    """Unique among workers that live at once."""
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -102,22 +102,24 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def as_system(self, settings: str = "") -> AsyncIterator[AsyncConnection]:
+    async def as_system(
+        self, settings: str = "", *, longest_seconds: float | None = None
+    ) -> AsyncIterator[AsyncConnection]:
         """A transaction over all tenants' narrow tables, without their payload; committed at the end of the block.
 
-        `settings` are further statements that set what holds in it alone.
+        `settings` are further statements that set what holds in it alone; `longest_seconds` is its own bound.
         """
-        async with self._begin(self._system_engine, SYSTEM_ROLE, "", settings) as connection:
+        async with self._begin(self._system_engine, SYSTEM_ROLE, "", settings, longest_seconds) as connection:
             yield connection
 
     @asynccontextmanager
     async def _begin(
-        self, engine: AsyncEngine, role: str, tenant_id: str, settings: str = ""
+        self, engine: AsyncEngine, role: str, tenant_id: str, settings: str = "", longest_seconds: float | None = None
     ) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
             driver = await _find_driver(connection)
             try:
-                with _cut_after(self._longest_seconds, driver):
+                with _cut_after(longest_seconds or self._longest_seconds, driver):
                     async with _transaction(driver, role, tenant_id, settings):
                         yield connection
             finally:

@@ -113,6 +113,8 @@ class LLMError(LLMYardError):
         """What was tried before this was raised; the job ledger keeps it."""
         self.quota: tuple[QuotaReading, ...] = ()
         """What the provider said of our quotas when it refused."""
+        self.spent_usd: Decimal | None = None
+        """What it cost the purse that was sent along, as a pool service says; None where nobody says so."""
 
 
 class LLMTransientError(LLMError):

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     llmyard_worker_silent_seconds: float = Field(default=60.0, ge=2.0, allow_inf_nan=False)
     """A worker that has room and neither got nor asked for a job for this long does not work: `/ready` says so."""
 
+    llmyard_planned_end_fd: int | None = None
+    """Set by whoever keeps a worker alive: the file descriptor where the worker tells that its end was planned."""
+
     @property
     def wants_metrics(self) -> bool:
         """Somebody could read those of a worker."""

@@ -90,6 +90,9 @@ class Asking(ABC):
     async def embed(self, request: EmbeddingRequest, config: RunConfig = DEFAULT_RUN) -> EmbeddingResponse: ...
 
     @abstractmethod
+    def runs_foreign_code(self, model: str) -> bool: ...
+
+    @abstractmethod
     async def aclose(self) -> None: ...
 
     @abstractmethod

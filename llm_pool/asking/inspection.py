@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import structlog
 
 from llm_pool.asking.asking import HEALTH_SECONDS, TokenCount
+from llm_pool.asks import fit
 from llm_pool.catalog import Catalog, Deployment
 from llm_pool.providers.base import Provider
 from llm_pool.types import CompletionRequest
@@ -38,15 +40,30 @@ class Inspection:
         if self._counts(deployment):
             try:
                 provider = self._providers[deployment.name]
-                return TokenCount(await provider.count_tokens(request, COUNT_SECONDS), is_exact=True)
+                asked = fit(request, provider, deployment)
+                return TokenCount(await provider.count_tokens(asked, COUNT_SECONDS), is_exact=True)
             except LLMError as error:
                 log.info("token_count_failed", deployment=deployment.name, error_type=type(error).__name__)
         return TokenCount(self._estimate(request, deployment.model), is_exact=False)
+
+    def runs_foreign_code(self, model: str) -> bool:
+        """See `CompletionPool.runs_foreign_code`."""
+        return model in self._foreign_groups
+
+    @cached_property
+    def _foreign_groups(self) -> frozenset[str]:
+        """Asked for before every job of a worker, so they are worked out once."""
+        return frozenset(name for name in self._catalog.groups if self._reaches_foreign_code(name))
 
     async def health(self, timeout_seconds: float = HEALTH_SECONDS) -> Mapping[str, bool]:
         names = tuple(self._providers)
         answers = await asyncio.gather(*(self._is_healthy(name, timeout_seconds) for name in names))
         return dict(zip(names, answers, strict=True))
+
+    def _reaches_foreign_code(self, group_name: str) -> bool:
+        """Of anybody in reach: who of them will be asked is not known before."""
+        everybody = (each for group in self._catalog.walk(group_name) for each in group.deployments)
+        return any(self._providers[deployment.name].runs_foreign_code for deployment in everybody)
 
     def _counts(self, deployment: Deployment) -> bool:
         able = self._providers[deployment.name].capabilities

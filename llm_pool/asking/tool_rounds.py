@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
-from llm_pool.asking.json_answers import Completes, add_costs, parse_json
+from llm_pool.asking.json_answers import Completes, add_costs
 from llm_pool.call import RunConfig
+from llm_pool.json_text import parse_json
 from llm_pool.types import ChatMessage, CompletionRequest, CompletionResponse, Tool, ToolCall
 from shared.errors import InputError, LLMError
 
@@ -113,7 +114,7 @@ def _read_arguments(tool: Tool, text: str) -> Mapping[str, Any]:
         arguments = parse_json(text or "{}")
     except ValueError as error:
         raise ToolRefusedError(f"the arguments are no JSON ({error})") from error
-    fault = resolve_name("llm_pool.asking.json_schema:build_check")(tool.parameters, f"tools.{tool.name}")(arguments)
+    fault = resolve_name("llm_pool.json_schema:build_check")(tool.parameters, f"tools.{tool.name}")(arguments)
     if fault is not None:
         raise ToolRefusedError(f"the arguments do not fit: {fault}")
     if not isinstance(arguments, dict):

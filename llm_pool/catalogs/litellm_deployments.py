@@ -158,6 +158,8 @@ def _choose_options(params: Params, provider: str, at: str) -> tuple[dict[str, o
     if params.max_tokens is not None:
         field = _MAX_TOKENS_FIELD.get(provider) or PRESETS[provider].max_tokens_field
         taken = {**taken, field: params.max_tokens}
+    if provider == "ollama":  # LiteLLM has vectors of whatever model stands there
+        taken = {**taken, "embedding_model": choose_provider(params)[1]}
     return taken, ignored
 
 

@@ -11,16 +11,20 @@ from llm_pool.catalogs.catalog_file import DEFAULT_CATALOG, Lookup, load_catalog
 from llm_pool.client.config import LLMConfig
 from llm_pool.client.model_names import takes_temperature
 from llm_pool.policies import CachePolicy, Policies
+from llm_pool.providers.ollama_dialect import DEFAULT_EMBEDDING_MODEL
 from llm_pool.providers.presets import KEY_VARIABLES, PRESETS
 from llm_pool.providers.registry import PROVIDERS
 from shared.errors import ConfigurationError, InputError
 
 EMBEDDING_MODELS: Final[Mapping[str, str]] = {
     "mock": "mock",
-    "ollama": "nomic-embed-text",
+    "ollama": DEFAULT_EMBEDDING_MODEL,
     "openai": "text-embedding-3-small",
 }
 """Asked for vectors where none is named."""
+
+BETWEEN_TRIES_SECONDS: Final = 60.0
+"""What a request has for its waits between them all."""
 
 OLLAMA_LOCAL: Final = "http://127.0.0.1:11434"
 
@@ -79,7 +83,14 @@ def _check(config: LLMConfig) -> str:
 def _build_catalog(config: LLMConfig, name: str, deployments: tuple[Deployment, ...]) -> Catalog:
     bounded = tuple(replace(each, timeout_seconds=config.timeout_seconds) for each in deployments)
     group = ModelGroup(name, bounded, strategy="priority")
-    return Catalog({name: group}, policies=Policies(cache=build_cache_policy(config)))
+    patient = replace(group, timeout_seconds=_choose_bound(group, config.timeout_seconds))
+    return Catalog({name: patient}, policies=Policies(cache=build_cache_policy(config)))
+
+
+def _choose_bound(group: ModelGroup, attempt_seconds: float) -> float:
+    """Time for every try at every deployment, so that one who hangs does not cost the next its turn."""
+    tries = (group.retries + 1) * len(group.deployments)
+    return max(group.timeout_seconds, tries * attempt_seconds + BETWEEN_TRIES_SECONDS)
 
 
 def build_cache_policy(config: LLMConfig) -> CachePolicy:
@@ -118,6 +129,11 @@ def _build_named_ollama(wanted: Wanted) -> tuple[Deployment, ...]:
     )
 
 
+def _build_ollama_for_vectors(wanted: Wanted) -> tuple[Deployment, ...]:
+    """Never the cloud, which serves none."""
+    return tuple(replace(named, supports=("embed",)) for named in _build_named_ollama(wanted))
+
+
 def _build_mlx(wanted: Wanted) -> tuple[Deployment, ...]:
     """In this process, or at the server that is named."""
     return (_deploy("mlx" if wanted.config.api_base is None else "mlx_server", wanted),)
@@ -128,8 +144,7 @@ def _build_remote(wanted: Wanted) -> tuple[Deployment, ...]:
 
 
 _SPECIAL: Final[Mapping[str, Build]] = {"mlx": _build_mlx, "ollama": _build_ollama, "remote": _build_remote}
-_EMBEDDING: Final[Mapping[str, Build]] = {"ollama": _build_named_ollama}
-"""Ollama's cloud serves no vectors."""
+_EMBEDDING: Final[Mapping[str, Build]] = {"ollama": _build_ollama_for_vectors}
 
 
 def _deploy(provider: str, wanted: Wanted) -> Deployment:

@@ -17,6 +17,7 @@ from llm_pool.client.failed_requests import (
     QueueStats,
 )
 from llm_pool.client.pools import ClientPools
+from llm_pool.client.quotas import merge_quotas
 from llm_pool.money.budget_tracker import BudgetTracker
 from llm_pool.pool_status import DeploymentQuota
 from llm_pool.types import (
@@ -30,7 +31,8 @@ from llm_pool.types import (
     StreamChunk,
     Tool,
 )
-from shared.errors import LLMUnavailableError, LLMYardError
+from shared.clock import SystemClock
+from shared.errors import LLMTimeoutError, LLMUnavailableError
 from shared.settings import load_environment
 from shared.telemetry import configure_logging_of_guest
 
@@ -117,7 +119,7 @@ class Client:
     ) -> CompletionResponse:
         """
         Raises:
-            LLMUnavailableError: nobody could answer; it is kept, and `request_id` tells as what.
+            LLMUnavailableError: nobody could answer in time; it is kept, and `request_id` tells as what.
             LLMError: see `CompletionPool.complete`.
         """
         request = self._build_request(as_messages(messages), model, options)
@@ -168,14 +170,14 @@ class Client:
         try:
             pool = await self._pools.get_for_chat(self._pools.chat_name)
             return any((await pool.health()).values())
-        except LLMYardError as error:
+        except Exception as error:  # noqa: BLE001 - a check that raises is an answer too: it is logged, and no
             log.warning("client_not_healthy", error_type=type(error).__name__, error=str(error))
             return False
 
     async def get_quota_status(self) -> tuple[DeploymentQuota, ...]:
-        """What the providers told of our quotas, or what we counted where they tell nothing."""
-        pool = await self._pools.get_for_chat(self._pools.chat_name)
-        return (await pool.get_status()).quotas
+        """What the providers told of our quotas, or what we counted where they tell nothing; of every model asked."""
+        statuses = [await pool.get_status() for pool in await self._pools.list_open()]
+        return merge_quotas((quota for status in statuses for quota in status.quotas), SystemClock().now())
 
     async def get_queue_stats(self) -> QueueStats:
         return await self._queue.get_stats()
@@ -226,7 +228,7 @@ class Client:
     ) -> ResponseT:
         try:
             response = await answering
-        except LLMUnavailableError as error:
+        except (LLMUnavailableError, LLMTimeoutError) as error:
             request_id = await self._queue.enqueue(operation, request, error)
             raise LLMUnavailableError(
                 f"LLM unavailable. Request queued for retry. ID: {request_id}",

@@ -33,6 +33,12 @@ class OpenPools:
             opened.pools[key] = asyncio.ensure_future(open_pool())
         return await asyncio.shield(opened.pools[key])
 
+    def list_open(self) -> tuple[AskablePool, ...]:
+        """Those of this loop."""
+        opened = self._opened.get(asyncio.get_running_loop())
+        openings = () if opened is None else opened.pools.values()
+        return tuple(opening.result() for opening in openings if opening.done() and not _has_failed(opening))
+
     async def aclose(self) -> None:
         """Those of this loop; the next call opens new ones."""
         opened = self._opened.pop(asyncio.get_running_loop(), None)

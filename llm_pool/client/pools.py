@@ -56,6 +56,10 @@ class ClientPools:
             return await self._opened.get(None, self._open_groups)
         return await self._opened.get(("embedding", name), lambda: self._open_for_embedding(name))
 
+    async def list_open(self) -> tuple[AskablePool, ...]:
+        """Whoever was asked in this loop so far; where nobody was, who would be."""
+        return self._opened.list_open() or (await self.get_for_chat(self.chat_name),)
+
     async def aclose(self) -> None:
         await self._opened.aclose()
 

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from llm_pool.asking.asking import AskablePool, TokenCount
 from llm_pool.dialects.connection import StreamedAnswer, answer_while_connected, close_unheard
+from llm_pool.money.budget_tracker import BudgetTracker
 from llm_pool.pool_status import PoolStatus
 from llm_pool.remote.wire import (
     build_error_body,
@@ -37,24 +38,28 @@ def build_routes(pool: AskablePool) -> APIRouter:
 def _add_answers(router: APIRouter, pool: AskablePool) -> None:
     @router.post("/complete", response_model=CompletionResponse)
     async def complete(body: CompleteBody, request: Request) -> Response:
+        config = body.to_config()
         try:
-            response = await answer_while_connected(request, pool.complete(body.to_request(), body.to_config()))
+            response = await answer_while_connected(request, pool.complete(body.to_request(), config))
         except LLMError as error:
-            return refuse(error, body.include_attempts)
+            return refuse(error, body.include_attempts, config.budget_tracker)
         return close_unheard() if response is None else _answer(dump_response(response))
 
     @router.post("/stream")
     async def stream(body: CompleteBody) -> Response:
         """One JSON object a line; the last one has `response`, or `error`. A stream without either was cut off."""
-        chunks = pool.stream(body.to_request(), body.to_config())
-        return StreamedAnswer(chunks, _Lines(body), lambda error: refuse(error, body.include_attempts))
+        config = body.to_config()
+        chunks, tracker = pool.stream(body.to_request(), config), config.budget_tracker
+        lines = _Lines(body.include_attempts, tracker)
+        return StreamedAnswer(chunks, lines, lambda error: refuse(error, body.include_attempts, tracker))
 
     @router.post("/embed", response_model=EmbeddingResponse)
     async def embed(body: EmbedBody, request: Request) -> Response:
+        config = body.to_config()
         try:
-            response = await answer_while_connected(request, pool.embed(body.to_request(), body.to_config()))
+            response = await answer_while_connected(request, pool.embed(body.to_request(), config))
         except LLMError as error:
-            return refuse(error, body.include_attempts)
+            return refuse(error, body.include_attempts, config.budget_tracker)
         return close_unheard() if response is None else _answer(dump_embedding(response))
 
 
@@ -75,11 +80,14 @@ def _add_inspections(router: APIRouter, pool: AskablePool) -> None:
         return _answer(dump_status(await pool.get_status()))
 
 
-def refuse(error: LLMError | InputError, include_attempts: bool = False) -> Response:
+def refuse(
+    error: LLMError | InputError, include_attempts: bool = False, tracker: BudgetTracker | None = None
+) -> Response:
+    """`tracker` is the purse that came with the request: who sent it along is told what became of it."""
     if isinstance(error, InputError):
         return JSONResponse({"error": error.as_dict()}, status_code=error.http_status)
     return JSONResponse(
-        build_error_body(error, include_attempts),
+        build_error_body(error, include_attempts, None if tracker is None else tracker.spent),
         status_code=choose_status(error),
         headers=build_error_headers(error),
     )
@@ -94,8 +102,9 @@ class _Lines:
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, body: CompleteBody) -> None:
-        self._include_attempts = body.include_attempts
+    def __init__(self, include_attempts: bool, tracker: BudgetTracker | None) -> None:
+        self._include_attempts = include_attempts
+        self._tracker = tracker
 
     def open(self) -> Iterable[bytes]:
         return ()
@@ -104,4 +113,5 @@ class _Lines:
         return (dump_chunk(chunk),)
 
     def write_error(self, error: LLMError) -> Iterable[bytes]:
-        return (dump_error_line(error, self._include_attempts),)
+        spent_usd = None if self._tracker is None else self._tracker.spent
+        return (dump_error_line(error, self._include_attempts, spent_usd),)

@@ -13,20 +13,22 @@ from typing import cast
 from llm_pool.cache_key import build_cache_key, build_fingerprints
 from llm_pool.call import Call, RequestHandler
 from llm_pool.catalog import Catalog
+from llm_pool.json_text import fits
 from llm_pool.policies import CachePolicy
 from llm_pool.stores.answers.base import LEASE_SECONDS, AnswerStore, Finding, Lease
 from llm_pool.stores.answers.guarded import GuardedAnswers
 from llm_pool.types import CompletionRequest, CompletionResponse, Response
 from shared.clock import Clock
-from shared.errors import LLMBudgetExceededError, LLMError, LLMTimeoutError
+from shared.errors import LLMBudgetExceededError, LLMError, LLMNoPermitError, LLMTimeoutError
 
 FIRST_LOOK_SECONDS = 0.02
 """After which an answer that another process asks for is looked for again; doubled each time up to the next."""
 LONGEST_LOOK_SECONDS = 0.25
 
 _NOTHING = Decimal(0)
-_OWN_FAILURES = (LLMBudgetExceededError, LLMTimeoutError)
-"""Of the asker's own money and time: those who wait for its answer may have more."""
+_OWN_FAILURES = (LLMBudgetExceededError, LLMNoPermitError, LLMTimeoutError)
+"""Of the asker's own money and time: those who wait for its answer may have more. Want of a permit is its purse's:
+that of a deployment's never comes here, as then nobody is available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Cache:
     ) -> CompletionResponse:
         response = cast(CompletionResponse, await proceed(call))
         flight.answer = _strip(response)
-        if decide_keep(flight.request, response) and self._is_own(flight.request, response):
+        if decide_keep(call, flight.request, response) and self._is_own(flight.request, response):
             await self._store.keep(flight.key, flight.answer, self._policy.ttl_seconds, lease)
             flight.is_kept = True
         return response
@@ -191,13 +193,16 @@ def decide_use(call: Call, request: CompletionRequest, policy: CachePolicy) -> b
     return request.temperature is not None and request.temperature <= policy.max_temperature
 
 
-def decide_keep(request: CompletionRequest, response: CompletionResponse) -> bool:
+def decide_keep(call: Call, request: CompletionRequest, response: CompletionResponse) -> bool:
     """A blocked answer may be let through next time. One that was cut short is whole where the caller set the bound,
-    and where somebody else did, it is not what was asked for.
+    and where somebody else did, it is not what was asked for. Nor is JSON of another shape, where the caller checks it.
     """
-    if response.finish_reason == "length":
-        return request.max_tokens is not None
-    return response.finish_reason != "content_filter"
+    was_cut = response.finish_reason == "length" and request.max_tokens is None
+    if was_cut or response.finish_reason == "content_filter":
+        return False
+    if request.json_format is None or response.tool_calls or not call.config.keeps_only_fitting:
+        return True
+    return fits(response.content, request.json_format)
 
 
 def _strip(response: CompletionResponse) -> CompletionResponse:

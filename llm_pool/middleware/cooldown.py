@@ -68,9 +68,12 @@ class Cooldown:
         return admission
 
     def _choose_lease(self, call: AttemptCall) -> float:
-        """As long as one try may take, its wait for a permit included. Only a stream can take longer."""
+        """As long as one try may take, its wait for a permit included, which without fallbacks may last until the
+        deadline. Only a stream can take longer.
+        """
+        left = call.call.deadline - self._clock.monotonic()
         longest = call.deployment.timeout_seconds + call.group.longest_wait_seconds
-        return min(call.call.deadline - self._clock.monotonic(), longest) + _SLACK_SECONDS
+        return (min(left, longest) if call.group.fallbacks else left) + _SLACK_SECONDS
 
     async def _judge(self, call: AttemptCall, admission: Admission, error: LLMError) -> None:
         """

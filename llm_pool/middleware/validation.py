@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Iterator, Sequence
 
 from llm_pool.call import Call, RequestHandler
-from llm_pool.types import CompletionRequest, EmbeddingRequest, Response
+from llm_pool.types import CompletionRequest, EmbeddingRequest, Request, Response
 from shared.errors import InputError
 from shared.text import find_fault
 
@@ -23,10 +23,7 @@ def check_request(request: CompletionRequest | EmbeddingRequest) -> None:
     Raises:
         InputError: naming the field, what is wrong with it, and what to do.
     """
-    if request.timeout_seconds is not None:
-        _check_number(
-            "timeout_seconds", request.timeout_seconds, sys.float_info.min, sys.float_info.max, "send more than 0"
-        )
+    check_bound(request)
     if isinstance(request, CompletionRequest):
         _check_completion(request)
     else:
@@ -35,6 +32,18 @@ def check_request(request: CompletionRequest | EmbeddingRequest) -> None:
             raise InputError("inputs", "there is none", "send at least one of the inputs")
     _check_texts(request.list_texts())
     _check_texts(_list_names(request))
+
+
+def check_bound(request: Request) -> None:
+    """Apart from the rest for whoever reckons with it before the rest is checked.
+
+    Raises:
+        InputError: `timeout_seconds` is no bound.
+    """
+    if request.timeout_seconds is not None:
+        _check_number(
+            "timeout_seconds", request.timeout_seconds, sys.float_info.min, sys.float_info.max, "send more than 0"
+        )
 
 
 def _check_texts(texts: Iterator[tuple[str, str]]) -> None:

@@ -26,6 +26,7 @@ class AnthropicProvider(BaseProvider):
     """Asks one model at one base URL."""
 
     capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "count_tokens"})
+    runs_foreign_code = False
 
     def __init__(self, deployment: Deployment, connections: Connections, base_url: str) -> None:
         self._deployment = deployment

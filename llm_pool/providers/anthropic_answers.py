@@ -124,6 +124,8 @@ class MessageStream:
         text = find_text(delta, "text")
         if text:
             return ProviderChunk(text)
+        if find_text(delta, "thinking"):
+            return ProviderChunk(is_thinking=True)
         arguments = find_text(delta, "partial_json")
         index = self._tool_indexes.get(find_index(event, "index") or 0)
         if not arguments or index is None:

@@ -28,6 +28,9 @@ class Provider(Protocol):
 
     capabilities: frozenset[Capability]
     """What its dialect can do; nothing else is ever asked of it."""
+    runs_foreign_code: bool
+    """A call may run code in this process that came with a catalogue or a registry, and not with this package: it may
+    kill the process, block it, or fill its memory."""
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
         """The whole answer, within `timeout_seconds`."""
@@ -56,6 +59,8 @@ class BaseProvider:
     """What a provider that lacks a capability answers; each fills in what it has."""
 
     capabilities: frozenset[Capability] = frozenset({"chat"})
+    runs_foreign_code: bool = True
+    """Until it says otherwise: of a class that we do not know, nothing is known."""
 
     def stream(self, request: CompletionRequest) -> AsyncGenerator[ProviderChunk, None]:
         raise LLMUnsupportedError(f"this provider has no streams; group '{request.model}' needs one that has")

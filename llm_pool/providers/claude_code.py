@@ -109,6 +109,7 @@ class ClaudeCodeProvider(BaseProvider):
     """Starts the CLI for each call."""
 
     capabilities: frozenset[Capability] = frozenset({"chat", "stream"})
+    runs_foreign_code = False
 
     def __init__(self, deployment: Deployment, options: ClaudeCodeOptions) -> None:
         self._model = deployment.model

@@ -24,6 +24,7 @@ LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 
 _JSON = "application/json"
 _FAULTS = (aiohttp.ClientError, OSError)
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,5 +212,5 @@ def _choose_fault(error: Exception, place: object) -> LLMBrokenAnswerError | LLM
     if isinstance(error, aiohttp.ClientPayloadError):
         return LLMBrokenAnswerError("the answer was cut off")
     fault = LLMConnectionError(f"{type(error).__name__} at {place}")
-    fault.was_sent = not isinstance(error, aiohttp.ClientConnectorError)
+    fault.was_sent = not isinstance(error, _NOT_CONNECTED)
     return fault

@@ -59,6 +59,8 @@ class MlxProvider(BaseProvider):
     """Asks one model."""
 
     capabilities: frozenset[Capability] = frozenset({"chat", "stream", "count_tokens"})
+    runs_foreign_code = False
+    """MLX's alone; in a process of its own each call would load the model anew."""
 
     def __init__(self, deployment: Deployment, options: MlxOptions) -> None:
         self._deployment = deployment

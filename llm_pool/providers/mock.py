@@ -132,6 +132,7 @@ class MockProvider(BaseProvider):
     """Answers by script, or echoes."""
 
     capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "embed", "count_tokens"})
+    runs_foreign_code = False
 
     def __init__(self, model: str, options: MockOptions) -> None:
         self._model = model

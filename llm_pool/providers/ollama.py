@@ -1,8 +1,8 @@
 """Ollama, local or in its cloud, through its official client. Both are deployments: cloud with a key, local without.
 
 Options of its deployments: `think`, `format` and `keep_alive` as in Ollama's chat request, any of its model options
-such as `num_ctx`, and `embedding_model`, which is asked for vectors in the place of `model`; Ollama's usual one is
-`nomic-embed-text`.
+such as `num_ctx`, and `embedding_model`, which is asked for vectors. Without it `model` is, where the deployment says
+`supports: [embed]`, and `nomic-embed-text` for any other, whose model is for chats.
 
 Ollama cannot be made to call a tool: of `tool_choice`, a name leaves the other tools out and `none` all of them.
 """
@@ -10,6 +10,7 @@ Ollama cannot be made to call a tool: of `tool_choice`, a name leaves the other 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import ollama
@@ -20,7 +21,7 @@ from llm_pool.providers import ollama_dialect as dialect
 from llm_pool.providers.base import BaseProvider
 from llm_pool.providers.failures import shorten
 from llm_pool.providers.http import Connections
-from llm_pool.providers.ollama_transport import PooledTransport
+from llm_pool.providers.ollama_transport import HEARD, PooledTransport
 from llm_pool.types import (
     Capability,
     CompletionRequest,
@@ -29,11 +30,14 @@ from llm_pool.types import (
     ProviderAnswer,
     ProviderChunk,
 )
+from shared.attempts import QuotaReading
 from shared.errors import LLMBrokenAnswerError, LLMError, LLMOverloadedError, LLMTimeoutError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
+Quota = tuple[QuotaReading, ...]
+"""What the answer's headers say of ours."""
 
 
 class _Client(ollama.AsyncClient):
@@ -41,12 +45,16 @@ class _Client(ollama.AsyncClient):
     inner parts of a tool's schema and the ids of tool calls.
     """
 
-    async def ask(self, read_as: type[AnswerT], path: str, body: dialect.Json) -> AnswerT:
-        answer: AnswerT = await self._request(read_as, "POST", path, json=body)
-        return answer
+    async def ask(self, read_as: type[AnswerT], path: str, body: dialect.Json) -> tuple[AnswerT, Quota]:
+        heard: list[QuotaReading] = []
+        answer: AnswerT = await self._request(read_as, "POST", path, json=body, extensions={HEARD: heard})
+        return answer, tuple(heard)
 
-    async def open_stream(self, path: str, body: dialect.Json) -> AsyncGenerator[dialect.Chat, None]:
-        parts = await self._request(dialect.Chat, "POST", path, json=body, stream=True)
+    async def open_stream(
+        self, path: str, body: dialect.Json, heard: list[QuotaReading]
+    ) -> AsyncGenerator[dialect.Chat, None]:
+        """`heard` takes what is said of our quotas, before the first part comes."""
+        parts = await self._request(dialect.Chat, "POST", path, json=body, stream=True, extensions={HEARD: heard})
         return cast(AsyncGenerator[dialect.Chat, None], parts)
 
     async def list_models(self) -> None:
@@ -57,6 +65,7 @@ class OllamaProvider(BaseProvider):
     """Asks one model at one server."""
 
     capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "embed"})
+    runs_foreign_code = False
 
     def __init__(self, deployment: Deployment, connections: Connections) -> None:
         self._deployment = deployment
@@ -66,23 +75,26 @@ class OllamaProvider(BaseProvider):
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
         body = dialect.build_chat(request, self._deployment.model, self._settings, is_streamed=False)
-        answer = await self._ask(dialect.Chat, "/api/chat", body, timeout_seconds)
-        return dialect.read_answer(answer, self._deployment.model)
+        answer, quota = await self._ask(dialect.Chat, "/api/chat", body, timeout_seconds)
+        return replace(dialect.read_answer(answer, self._deployment.model), quota=quota)
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[ProviderChunk, None]:
         body = dialect.build_chat(request, self._deployment.model, self._settings, is_streamed=True)
-        called = 0
-        async with aclosing(await self._open().open_stream("/api/chat", body)) as parts:
+        called, heard = 0, list[QuotaReading]()
+        async with aclosing(await self._open().open_stream("/api/chat", body, heard)) as parts:
             while (part := await _next(parts)) is not None:
+                if heard:
+                    yield ProviderChunk(quota=tuple(heard))
+                    heard.clear()
                 chunk = dialect.read_chunk(part, called)
                 called += len(chunk.tool_calls)
                 yield chunk
 
     async def embed(self, request: EmbeddingRequest, timeout_seconds: float) -> EmbeddingAnswer:
-        model = self._settings.embedding_model or self._deployment.model
+        model = self._settings.embedding_model or self._choose_embedding_model()
         body = dialect.build_embedding(request, model, self._settings)
-        answer = await self._ask(dialect.Embedding, "/api/embed", body, timeout_seconds)
-        return dialect.read_vectors(answer, model, len(request.inputs))
+        answer, quota = await self._ask(dialect.Embedding, "/api/embed", body, timeout_seconds)
+        return replace(dialect.read_vectors(answer, model, len(request.inputs)), quota=quota)
 
     async def is_healthy(self, timeout_seconds: float) -> bool:
         """It can list its models, which the cloud does too."""
@@ -98,7 +110,14 @@ class OllamaProvider(BaseProvider):
         if self._client is not None:
             await self._client.close()  # type: ignore[no-untyped-call]  # ollama left it untyped
 
-    async def _ask(self, read_as: type[AnswerT], path: str, body: dialect.Json, timeout_seconds: float) -> AnswerT:
+    def _choose_embedding_model(self) -> str:
+        """A model for chats gives vectors too, which are of no use: its own are taken only where it is said to."""
+        makes_vectors = "embed" in (self._deployment.supports or ())
+        return self._deployment.model if makes_vectors else dialect.DEFAULT_EMBEDDING_MODEL
+
+    async def _ask(
+        self, read_as: type[AnswerT], path: str, body: dialect.Json, timeout_seconds: float
+    ) -> tuple[AnswerT, Quota]:
         try:
             async with asyncio.timeout(timeout_seconds):
                 with _typed_faults():

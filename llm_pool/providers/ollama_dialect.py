@@ -26,6 +26,8 @@ from shared.errors import LLMBrokenAnswerError, LLMOverloadedError
 
 Json = Mapping[str, Any]
 
+DEFAULT_EMBEDDING_MODEL = "nomic-embed-text"
+"""Asked for vectors where a deployment is there for chats."""
 _CHAT_FIELDS = frozenset({"think", "format", "keep_alive"})
 
 
@@ -42,6 +44,7 @@ class _ToolCall(BaseModel):
 
 class _Message(BaseModel):
     content: str | None = None
+    thinking: str | None = None
     tool_calls: Sequence[_ToolCall] | None = None
 
 
@@ -138,7 +141,14 @@ def read_chunk(part: Chat, called: int) -> ProviderChunk:
     stopped: FinishReason = "tool_calls" if called + len(calls) else "stop"
     finish_reason: FinishReason = "length" if part.done_reason == "length" else stopped
     usage = _sum_up(part.prompt_eval_count, part.eval_count)
-    return ProviderChunk(message.content or "", calls, finish_reason if part.done else None, usage, part.model)
+    return ProviderChunk(
+        message.content or "",
+        calls,
+        finish_reason if part.done else None,
+        usage,
+        part.model,
+        is_thinking=bool(message.thinking),
+    )
 
 
 def read_vectors(answer: Embedding, model: str, wanted: int) -> EmbeddingAnswer:

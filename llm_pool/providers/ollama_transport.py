@@ -7,10 +7,16 @@ from datetime import UTC, datetime
 
 import httpx
 
-from llm_pool.providers.failures import choose_class, shorten
+from llm_pool.providers.failures import build_failure, choose_class
 from llm_pool.providers.http import Connections, OpenAnswer, RawAnswer
+from llm_pool.providers.quota_headers import OPENAI, read_quota
 from llm_pool.providers.retry_after import read_retry_after
 from shared.errors import LLMError
+
+HEARD = "llmyard_quota"
+"""The extension of a request that is a list: it takes what the answer's headers say, which the client does not tell.
+Ollama itself sends none on a chat; gateways in front of it do, as OpenAI writes them.
+"""
 
 # httpx ends a line at these too, in the middle of a text that holds one.
 _NO_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
@@ -32,6 +38,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             # Here, as the client's own error has lost the headers.
             if answer.status != 200:
                 raise map_error(RawAnswer(answer.status, answer.headers, await answer.read()), datetime.now(UTC))
+            request.extensions.get(HEARD, []).extend(read_quota(answer.headers, OPENAI, datetime.now(UTC)))
             return httpx.Response(200, stream=_Body(answer, opened.pop_all()))
 
     def _choose_headers(self, request: httpx.Request) -> Mapping[str, str]:
@@ -59,5 +66,9 @@ class _Body(httpx.AsyncByteStream):
 
 def map_error(answer: RawAnswer, now: datetime) -> LLMError:
     """By status alone: the body is `{"error": "text"}`, which is for people."""
-    message = shorten(f"HTTP {answer.status}: {answer.body.decode(errors='replace')}")
-    return choose_class(answer.status)(message, retry_after_seconds=read_retry_after(answer.headers, now))
+    return build_failure(
+        choose_class(answer.status),
+        f"HTTP {answer.status}: {answer.body.decode(errors='replace')}",
+        retry_after_seconds=read_retry_after(answer.headers, now),
+        quota=read_quota(answer.headers, OPENAI, now),
+    )

@@ -33,6 +33,8 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _DONE = b"[DONE]"
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""DeepSeek, vLLM and llama.cpp; OpenRouter and Groq."""
 
 
 def read_answer(document: object, model: str, quota: tuple[QuotaReading, ...] = ()) -> ProviderAnswer:
@@ -101,9 +103,10 @@ class ChatStream:
         finish_reason = _read_finish_reason(choice, has_tool_calls=bool(self._calls))
         if finish_reason is not None and self._was_refused:
             finish_reason = "content_filter"
-        if not (text or tool_calls or finish_reason or usage):
+        is_thinking = any(map(delta.get, _THOUGHTS))
+        if not (text or tool_calls or finish_reason or usage or is_thinking):
             return None
-        return ProviderChunk(text, tool_calls, finish_reason, usage, model)
+        return ProviderChunk(text, tool_calls, finish_reason, usage, model, is_thinking=is_thinking)
 
     def _read_piece(self, piece: Fields) -> ToolCallDelta:
         function = find_fields(piece, "function") or {}
@@ -157,7 +160,7 @@ def _read_vector(vector: Any) -> tuple[float, ...]:
             raw = base64.b64decode(vector, validate=True)
             return struct.unpack(f"<{len(raw) // 4}f", raw)
         return tuple(map(float, vector))
-    except (TypeError, ValueError, binascii.Error, struct.error) as error:
+    except (TypeError, ValueError, OverflowError, binascii.Error, struct.error) as error:
         raise LLMBrokenAnswerError("the answer holds what is no vector") from error
 
 

@@ -21,6 +21,8 @@ from shared.attempts import QuotaReading
 class OpenAICompatibleProvider(BaseProvider):
     """Asks one model at one base URL."""
 
+    runs_foreign_code = False
+
     def __init__(self, deployment: Deployment, connections: Connections, base_url: str, preset: Preset) -> None:
         self.capabilities = preset.capabilities
         self._deployment = deployment

@@ -1,7 +1,7 @@
 """Tells what went wrong from an error in OpenAI's dialect: by code, type and status, never by its text."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from llm_pool.providers.failures import build_failure, choose_class
@@ -56,6 +56,8 @@ _CLASS_BY_TYPE_ALONE: Mapping[str, type[LLMError]] = {
 }
 """Coarser than a status, so asked only where an error came after HTTP 200."""
 
+_PACIFIC_STANDARD_TIME = timezone(timedelta(hours=-8))
+
 Fields = Mapping[str, Any]
 
 
@@ -93,7 +95,7 @@ def map_error(answer: HttpAnswer, headers: HeaderDialect, now: datetime) -> LLME
         _choose_class(answer, fields, details, is_told_when=retry_after_seconds is not None),
         f"HTTP {answer.status}: {text}" if isinstance(text, str) else f"HTTP {answer.status}",
         retry_after_seconds=retry_after_seconds,
-        quota=read_quota(answer.headers, headers, now) or tuple(_read_violations(details)),
+        quota=read_quota(answer.headers, headers, now) or tuple(_read_violations(details, now)),
     )
 
 
@@ -148,17 +150,25 @@ def _find_retry_delay(details: Iterable[Fields], now: datetime) -> float | None:
     return next((parse_wait(delay, now) for delay in delays if isinstance(delay, str)), None)
 
 
-def _read_violations(details: Iterable[Fields]) -> Iterable[QuotaReading]:
+def _read_violations(details: Iterable[Fields], now: datetime) -> Iterable[QuotaReading]:
     """Google's name of a quota, such as `GenerateRequestsPerDayPerProjectPerModel-FreeTier`, says which it is."""
     for detail in details:
         violations = detail.get("violations")
         for violation in violations if isinstance(violations, list) else ():
             name = violation.get("quotaId") if isinstance(violation, dict) else None
             if isinstance(name, str):
+                is_daily = "PerDay" in name
                 yield QuotaReading(
                     kind="input_tokens" if "InputToken" in name else "requests",
-                    period="day" if "PerDay" in name else "minute",
+                    period="day" if is_daily else "minute",
                     limit=parse_count(str(violation.get("quotaValue"))),
                     remaining=0,
-                    resets_in_seconds=None,
+                    resets_in_seconds=_count_until_midnight(now) if is_daily else None,
                 )
+
+
+def _count_until_midnight(now: datetime) -> float:
+    """Google's days end at midnight in California: of its two times the later, so that nobody comes too early."""
+    there = now.astimezone(_PACIFIC_STANDARD_TIME)
+    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - there).total_seconds()

@@ -4,7 +4,9 @@ Such an adapter has `execute_prompt(prompt)`, or is a function; one that has `as
 awaited in the loop instead. It is given the conversation as one text, and none of a request's parameters.
 
 Options of its deployments:
-    adapter  `package.module:name` of an adapter, or of what makes one when called with the `Deployment`
+    adapter  `package.module:name` of an adapter, of a function that answers a prompt, or of a class of adapters, which
+             is called with the `Deployment`
+    factory  in its place: `package.module:name` of a function that makes an adapter when called with the `Deployment`
     threads  calls at once; further ones wait (8)
 
 A blocking call cannot be stopped: whoever asked gets its timeout in time, while the thread goes on and counts as busy
@@ -20,11 +22,14 @@ from pkgutil import resolve_name
 from threading import Thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from llm_pool.catalog import Deployment
 from llm_pool.providers.base import BaseProvider, ProviderFactory
 from llm_pool.providers.failures import shorten
 from llm_pool.providers.http import Connections
 from llm_pool.providers.one_prompt import build_prompt
+from llm_pool.providers.options import read_options
 from llm_pool.types import CompletionRequest, ProviderAnswer
 from shared.errors import ConfigurationError, LLMBrokenAnswerError, LLMConnectionError, LLMError, LLMTimeoutError
 
@@ -117,6 +122,8 @@ def type_error(error: BaseException) -> LLMError:
 class SyncAdapterProvider(BaseProvider):
     """Asks one adapter."""
 
+    runs_foreign_code = True
+
     def __init__(self, deployment: Deployment, adapter: object, threads: int = DEFAULT_THREADS) -> None:
         """
         Raises:
@@ -147,7 +154,7 @@ class SyncAdapterProvider(BaseProvider):
     def _wrap_function(self, adapter: object) -> PromptAdapter:
         if not callable(adapter):
             raise ConfigurationError(
-                f"`options.adapter` of deployment '{self._deployment.name}' is of type {type(adapter).__name__}: "
+                f"The adapter of deployment '{self._deployment.name}' is of type {type(adapter).__name__}: "
                 "name something that has `execute_prompt(prompt)` or can be called with a prompt."
             )
         return FunctionAdapter(adapter)
@@ -172,24 +179,51 @@ def adapt(adapter: object, threads: int = DEFAULT_THREADS) -> ProviderFactory:
     return create
 
 
+class SyncAdapterOptions(BaseModel):
+    """What `options` of such a deployment may hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adapter: str | None = None
+    factory: str | None = None
+    threads: int = Field(default=DEFAULT_THREADS, ge=1)
+
+
 def create_sync_adapter(deployment: Deployment, connections: Connections) -> SyncAdapterProvider:  # noqa: ARG001 - likewise
-    options = dict(deployment.options)
-    path, threads = options.pop("adapter", None), options.pop("threads", DEFAULT_THREADS)
-    if not isinstance(path, str) or not isinstance(threads, int) or threads < 1 or options:
-        raise ConfigurationError(
-            f"`options` of deployment '{deployment.name}' must be `adapter`, the 'package.module:name' of an adapter, "
-            "and may be `threads`, a number from 1."
-        )
-    return SyncAdapterProvider(deployment, _load_adapter(deployment, path), threads)
+    options = read_options(deployment, SyncAdapterOptions)
+    match options.adapter, options.factory:
+        case str(path), None:
+            named = _load(deployment, "adapter", path)
+            adapter = _make(deployment, "adapter", path, named) if isinstance(named, type) else named
+        case None, str(path):
+            adapter = _make(deployment, "factory", path, _load(deployment, "factory", path))
+        case _:
+            raise ConfigurationError(
+                f"`options` of deployment '{deployment.name}' must be either `adapter` or `factory`: "
+                "write the 'package.module:name' of one of them."
+            )
+    return SyncAdapterProvider(deployment, adapter, options.threads)
 
 
-def _load_adapter(deployment: Deployment, path: str) -> object:
+def _load(deployment: Deployment, option: str, path: str) -> Any:
     try:
-        named: Any = resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
+        return resolve_name(path)
+    except Exception as error:
         raise ConfigurationError(
-            f"`options.adapter` of deployment '{deployment.name}' names '{path}', which cannot be loaded ({error}): "
-            "write 'package.module:name'."
+            f"`options.{option}` of deployment '{deployment.name}' names '{path}', which cannot be loaded "
+            f"({_describe(error)}): write 'package.module:name' of what is there."
         ) from error
-    is_adapter = isinstance(named, PromptAdapter | AsyncPromptAdapter) and not isinstance(named, type)
-    return named if is_adapter else named(deployment)
+
+
+def _make(deployment: Deployment, option: str, path: str, create: Any) -> object:
+    try:
+        return create(deployment)
+    except Exception as error:
+        raise ConfigurationError(
+            f"`options.{option}` of deployment '{deployment.name}' names '{path}', which makes no adapter "
+            f"({_describe(error)}): it must take the deployment, or be an adapter itself and stand under `adapter`."
+        ) from error
+
+
+def _describe(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from llm_pool.money.budget_tracker import ACCOUNT, BudgetTracker
 from llm_pool.types import CompletionResponse, EmbeddingResponse
-from shared.errors import LLMBudgetExceededError, LLMError
+from shared.errors import InputError, LLMBudgetExceededError, LLMConnectionError, LLMError
 
 NOTHING = Decimal(0)
 
@@ -23,7 +23,7 @@ class Purse:
     spent_usd: Decimal = NOTHING
 
     def note(self, response: CompletionResponse | EmbeddingResponse | None) -> None:
-        """An answer whose cost is not known is taken to have cost all that was held."""
+        """What is not known is taken to have cost all that was held."""
         if response is not None and self.usd is not None:
             self.spent_usd = self.usd if response.cost_usd is None else response.cost_usd
 
@@ -49,20 +49,29 @@ class RemoteBudgets:
         async with self._turns.setdefault(tracker, asyncio.Lock()):
             held_usd = max(NOTHING, tracker.remaining())
             tracker.reserve(held_usd)
-            purse = Purse(held_usd)
+            # Whoever leaves a stream or is cancelled never learns what it cost.
+            purse = Purse(held_usd, spent_usd=held_usd)
             try:
                 yield purse
-            except LLMBudgetExceededError as error:
-                raise _as_callers(error, tracker) from error
-            except LLMError as error:
-                purse.spent_usd = sum((attempt.cost_usd or NOTHING for attempt in error.attempts), NOTHING)
+            except (LLMError, InputError) as error:
+                purse.spent_usd = _count_spending(error, held_usd)
+                if isinstance(error, LLMBudgetExceededError) and error.account == ACCOUNT:
+                    raise _as_callers(error, tracker) from error
                 raise
             finally:
                 tracker.settle(held_usd, purse.spent_usd)
 
 
+def _count_spending(error: LLMError | InputError, held_usd: Decimal) -> Decimal:
+    """As the service says. Of what got lost on its way nobody knows, unless it was never sent."""
+    if isinstance(error, InputError):
+        return NOTHING
+    if error.spent_usd is not None:
+        return error.spent_usd
+    cause = error.__cause__
+    return NOTHING if isinstance(cause, LLMConnectionError) and not cause.was_sent else held_usd
+
+
 def _as_callers(error: LLMBudgetExceededError, tracker: BudgetTracker) -> LLMBudgetExceededError:
     """The service knows what was left of the purse only, not how large it was."""
-    if error.account != ACCOUNT:
-        return error
     return LLMBudgetExceededError(ACCOUNT, tracker.total, error.resets_at, attempts=error.attempts)

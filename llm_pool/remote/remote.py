@@ -8,6 +8,7 @@ import structlog
 
 from llm_pool.asking.asking import HEALTH_SECONDS, Asking, TokenCount
 from llm_pool.call import DEFAULT_RUN, RunConfig
+from llm_pool.middleware.validation import check_bound
 from llm_pool.pool_status import PoolStatus
 from llm_pool.providers.http import Connections, HttpAnswer
 from llm_pool.providers.retry_after import read_retry_after
@@ -40,6 +41,7 @@ from shared.errors import (
     LLMStreamBrokenError,
     LLMTimeoutError,
     LLMUnavailableError,
+    LLMYardError,
 )
 
 LONGEST_SECONDS = 900.0
@@ -88,6 +90,10 @@ class RemotePool(Asking):
                     purse.note(chunk.response)
                     yield chunk
 
+    def runs_foreign_code(self, model: str) -> bool:  # noqa: ARG002 - the seam's signature
+        """Whatever runs, runs in the service."""
+        return False
+
     async def count_tokens(self, request: CompletionRequest) -> TokenCount:
         """See `AskablePool.count_tokens`."""
         answer = await self._post("count_tokens", dump_request(request), _choose_bound(request))
@@ -97,7 +103,7 @@ class RemotePool(Asking):
         """Nobody is known to be there when the service itself is not."""
         try:
             return await self._get("deployments", read_health, timeout_seconds)
-        except LLMError as error:
+        except LLMYardError as error:
             log.warning("pool_service_unreachable", error_type=type(error).__name__)
             return {}
 
@@ -166,6 +172,7 @@ class RemotePool(Asking):
 
 
 def _choose_bound(request: Request) -> float:
+    check_bound(request)
     return LONGEST_SECONDS if request.timeout_seconds is None else request.timeout_seconds + GRACE_SECONDS
 
 

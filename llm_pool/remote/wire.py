@@ -39,6 +39,7 @@ STATUS_BY_ERROR: Mapping[type[LLMError], int] = {
 """Everything a pool may raise: the others fall back, and end as unavailable."""
 
 _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
+_USD: TypeAdapter[Decimal | None] = TypeAdapter(Decimal | None)
 _RESPONSE = TypeAdapter(CompletionResponse)
 _EMBEDDING = TypeAdapter(EmbeddingResponse)
 _CHUNK = TypeAdapter(StreamChunk)
@@ -114,17 +115,21 @@ def choose_status(error: LLMError) -> int:
     return STATUS_BY_ERROR.get(type(error), 503)
 
 
-def build_error_body(error: LLMError, include_attempts: bool) -> dict[str, object]:
+def build_error_body(error: LLMError, include_attempts: bool, spent_usd: Decimal | None = None) -> dict[str, object]:
+    """`spent_usd` of the purse that came with the request, if one did."""
     is_known = type(error) is errors.LLMUnavailableError
     body: dict[str, object] = {"error": ALL_UNAVAILABLE if is_known else _describe(error)}
     if include_attempts:
         body["attempts"] = _ATTEMPTS.dump_python(error.attempts, mode="json")
+    if spent_usd is not None:
+        body["spent_usd"] = str(spent_usd)
     return body
 
 
-def dump_error_line(error: LLMError, include_attempts: bool) -> bytes:
+def dump_error_line(error: LLMError, include_attempts: bool, spent_usd: Decimal | None = None) -> bytes:
     """The last line of a stream that failed after something was said; there are no headers any more."""
-    line = {**build_error_body(error, include_attempts), "retry_after_seconds": error.retry_after_seconds}
+    body = build_error_body(error, include_attempts, spent_usd)
+    line = {**body, "retry_after_seconds": error.retry_after_seconds}
     return json.dumps(line).encode() + b"\n"
 
 
@@ -152,6 +157,12 @@ def read_error(status: int, document: object, retry_after_seconds: float | None)
         return input_error(str(fields["field"]), str(fields["problem"]), str(fields["remedy"]))
     attempts = _ATTEMPTS.validate_python(body.get("attempts", ()))
     told: Mapping[str, Any] = {"retry_after_seconds": retry_after_seconds, "attempts": attempts}
+    failure = _read_failure(status, error, fields, told)
+    failure.spent_usd = _USD.validate_python(body.get("spent_usd"))
+    return failure
+
+
+def _read_failure(status: int, error: object, fields: Mapping[str, Any], told: Mapping[str, Any]) -> LLMError:
     if error == ALL_UNAVAILABLE:
         return errors.LLMUnavailableError(**told)
     if fields.get("type") not in _KINDS:

@@ -109,6 +109,7 @@ class _RequestBody(BaseModel):
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     purse: PurseBody | None = None
     use_cache: bool | None = None
+    keeps_only_fitting: bool = False
     budget_usd: Annotated[Decimal, Field(allow_inf_nan=False)] | None = None
     """What is left in the caller's own purse; the service holds it for this one request."""
     include_attempts: bool = False
@@ -116,7 +117,7 @@ class _RequestBody(BaseModel):
 
     def to_config(self) -> RunConfig:
         tracker = None if self.budget_usd is None else BudgetTracker(self.budget_usd)
-        return RunConfig(budget_tracker=tracker, use_cache=self.use_cache)
+        return RunConfig(tracker, self.use_cache, self.keeps_only_fitting)
 
 
 class CompleteBody(_RequestBody):
@@ -193,6 +194,8 @@ def build_run_fields(config: RunConfig, budget_usd: Decimal | None) -> dict[str,
     fields: dict[str, object] = {"include_attempts": True}
     if config.use_cache is not None:
         fields["use_cache"] = config.use_cache
+    if config.keeps_only_fitting:
+        fields["keeps_only_fitting"] = True
     if budget_usd is not None:
         fields["budget_usd"] = str(budget_usd)
     return fields

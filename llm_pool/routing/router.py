@@ -87,7 +87,7 @@ class Router:
                 has_next = deployment is not ordered[-1]
                 yield AttemptCall(call, deployment, reach.group, is_last=len(ordered) == 1, has_next=has_next)
             for attempt in _choose_worth_waiting_for(failures, reach.group):
-                yield replace(attempt, is_last=True)
+                yield replace(attempt, is_last=True, has_next=False)
 
     def _find_reach(self, call: Call) -> tuple[Reach, ...]:
         key = call.request.model, call.needs

@@ -36,6 +36,10 @@ class _Heard:
         seconds = self.reading.resets_in_seconds
         return None if seconds is None else self.at + timedelta(seconds=seconds)
 
+    def holds_until_reset(self, now: datetime) -> bool:
+        """Which is still to come."""
+        return self.resets_at is not None and self.resets_at > now
+
 
 @dataclass(slots=True)
 class _Counted:
@@ -82,8 +86,10 @@ class QuotaTracker:
                 self._check(known, reading, reading.limit - reading.remaining, now)
 
     def increment_local_count(self, deployment: Deployment, usage: Usage | None) -> None:
-        """One more answer of a provider that tells nothing."""
+        """One more answer of a provider that tells nothing, or told of a quota only while it was used up."""
         now, known = self._clock.now(), self._get(deployment)
+        if known.heard:
+            known.heard = {place: heard for place, heard in known.heard.items() if heard.holds_until_reset(now)}
         today = now.astimezone(UTC).date()
         if known.counted is None or known.counted.day != today:
             known.counted = _Counted(today, now)
@@ -134,7 +140,8 @@ class QuotaTracker:
 
     def _describe(self, known: _Known, now: datetime) -> DeploymentQuota:
         deployment = known.deployment
-        quotas = [self._describe_heard(heard, now) for heard in known.heard.values()]
+        told = [self._describe_heard(heard, now) for heard in known.heard.values()]
+        quotas = [info for info in told if not info.has_lapsed(now)]
         if not quotas and known.counted is not None:
             today = now.astimezone(UTC).date()
             counted = known.counted if known.counted.day == today else _Counted(today, known.counted.at)

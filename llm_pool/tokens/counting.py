@@ -2,7 +2,8 @@
 
 Most models' tokenizers are not to be had, so this estimates, and leans high: a reservation that is too small lets more
 through than a quota allows, one that is too large is corrected when the answer says what was used. `script_weights`
-weighs the characters; what answers report corrects the weight for each model and script (see `Calibration`).
+weighs the characters; what answers report corrects the weight for each model and script (see `Calibration`). A group
+of several models is estimated by the one that makes most of a text.
 """
 
 import json
@@ -23,7 +24,7 @@ TOOLS_TOKENS = 400
 """What some providers tell a model about tools in general; Anthropic documents 313 to 346."""
 
 SURE_AFTER = 32
-"""Observations of one model after which only one in so many of the next constant is weighed, to save time."""
+"""Observations of one model in a group, after which only one in so many of the next is weighed, to save time."""
 THEN_ONE_IN = 8
 _TELLING_TOKENS = 50
 """Of shorter texts what stands around them is too large a part to learn from."""
@@ -62,7 +63,7 @@ class Calibration:
         self._mean += _MEAN_GAIN * error
 
 
-_UNCALIBRATED = Calibration()
+_UNCALIBRATED = (Calibration(),)
 
 
 class TokenCounter:
@@ -71,13 +72,20 @@ class TokenCounter:
     def __init__(self, tiktoken_directory: Path | None = None) -> None:
         """`tiktoken_directory` holds tiktoken's data, if anything does; it is never fetched."""
         self._vocabularies = TokenVocabularies(tiktoken_directory)
-        self._calibrations: dict[tuple[str, str], Calibration] = {}
-        self._seen: dict[str, int] = {}
+        self._by_model: dict[tuple[str, str], Calibration] = {}
+        """By the provider's name and the script."""
+        self._by_group: dict[tuple[str, str], tuple[Calibration, ...]] = {}
+        """Of the models that answered for a group so far."""
+        self._seen: dict[tuple[str, str], int] = {}
 
     def count(self, text: str, model: str) -> int:
         """`model` is a provider's name for one, or a model group's."""
         exact = self.find_exact(text, model)
-        return math.ceil(self._correct(weigh(text), model)) if exact is None else exact
+        if exact is not None:
+            return exact
+        weight = weigh(text)
+        known = self._by_model.get((model, weight.script))
+        return math.ceil(self._correct(weight, model) if known is None else weight.tokens * known.factor)
 
     def find_exact(self, text: str, model: str) -> int | None:
         """None where it can only be estimated."""
@@ -98,9 +106,10 @@ class TokenCounter:
         around = REQUEST_TOKENS + MESSAGE_TOKENS * len(request.messages) + (TOOLS_TOKENS if request.tools else 0)
         return TokenEstimate(math.ceil(weighed) + around, request.max_tokens)
 
-    def observe(self, request: CompletionRequest | EmbeddingRequest, prompt_tokens: int) -> None:
-        """An answer said how many tokens its prompt was."""
-        seen = self._seen[request.model] = self._seen.get(request.model, 0) + 1
+    def observe(self, request: CompletionRequest | EmbeddingRequest, prompt_tokens: int, model: str) -> None:
+        """An answer of `model`, by the provider's name for it, said how many tokens its prompt was."""
+        pair = (request.model, model)
+        seen = self._seen[pair] = self._seen.get(pair, 0) + 1
         if seen > SURE_AFTER and seen % THEN_ONE_IN:
             return
         weight = _weigh_request(request)
@@ -108,11 +117,15 @@ class TokenCounter:
             return
         pieces = len(request.inputs if isinstance(request, EmbeddingRequest) else request.messages)
         text_tokens = max(prompt_tokens - MESSAGE_TOKENS * pieces, 0)
-        key = (request.model, weight.script)
-        self._calibrations.setdefault(key, Calibration()).observe(text_tokens / weight.tokens)
+        calibration = self._by_model.setdefault((model, weight.script), Calibration())
+        calibration.observe(text_tokens / weight.tokens)
+        known = self._by_group.get((request.model, weight.script), ())
+        if calibration not in known:
+            self._by_group[request.model, weight.script] = (*known, calibration)
 
-    def _correct(self, weight: Weight, model: str) -> float:
-        return weight.tokens * self._calibrations.get((model, weight.script), _UNCALIBRATED).factor
+    def _correct(self, weight: Weight, group: str) -> float:
+        known = self._by_group.get((group, weight.script), _UNCALIBRATED)
+        return weight.tokens * max([calibration.factor for calibration in known])
 
 
 def _weigh_request(request: CompletionRequest | EmbeddingRequest) -> Weight:

@@ -130,8 +130,10 @@ class Runner:
         return Succeeded(build_answer(claim, response), response.attempts)
 
     async def _ask(self, claim: Claim, request: CompletionRequest) -> CompletionResponse:
-        """Among all others, unless the job may be what killed the workers that had it."""
-        if is_suspect(claim.crash_count):
+        """Among all others, unless the job may kill them."""
+        is_foreign = self._pool.runs_foreign_code(request.model)
+        is_alone = is_suspect(claim.crash_count, runs_foreign_code=is_foreign)
+        if is_alone or (is_foreign and self._suspects.distrusts(request.model)):
             return await self._suspects.complete(Suspect(claim.job_id, claim.crash_count), request)
         return await self._pool.complete(request)
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Row, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Row, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -33,6 +33,7 @@ from orchestrator.failed_requests.drains import CALLS, build_choice, save_turn
 from orchestrator.failed_requests.stats import as_queue_stats, read_stats
 from orchestrator.jobs.leases import BEATS_PER_LEASE
 from orchestrator.jobs.lifecycle import MAX_CRASHES
+from orchestrator.jobs.outages import begin_sweep, find_spared_seconds
 from orchestrator.messages import DEFAULT_TENANT
 from shared.database import DATABASE_ERRORS, Database, patiently
 from shared.errors import LLMError
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 
 LEASE_SECONDS: Final = 60.0
 """A replay not heard of for this long is taken for dead; it is renewed three times as often."""
+SWEEP: Final = "calls"
+"""Of the replays that were left, in `sweeps`."""
 _BEFORE_ALL: Final = str(UUID(int=0))
 
 _ADD = text(
@@ -57,16 +60,17 @@ _QUARANTINE = text(
     """
     update failed_calls set state = 'discarded', crash_count = crash_count + 1, lease_until = null, updated_at = now(),
         error_type = 'Quarantined', error_message = (crash_count + 1) || ' replays were never heard of again'
-    where state = 'replaying' and lease_until < now() and lease_until > '-infinity'
-      and crash_count + 1 >= :max_crashes
+    where state = 'replaying' and lease_until < now() - make_interval(secs => :spared_seconds)
+      and lease_until > '-infinity' and crash_count + 1 >= :max_crashes
     """
 )
 
-# Each of the three locks what it finds, for the claim that follows.
+# Each of the three locks what it finds, for the claim that follows. What somebody wants at once, no outage spares.
 _NEXT = text(
     """
     select id from failed_calls
-    where (state = 'parked' or (state = 'replaying' and lease_until < now()))
+    where (state = 'parked' or (state = 'replaying' and (
+        lease_until = '-infinity' or lease_until < now() - make_interval(secs => :spared_seconds))))
       and id > :after and model <> all (:besides)
     order by id limit 1 for update skip locked
     """
@@ -74,7 +78,8 @@ _NEXT = text(
 
 _LEFT = text(
     """
-    select id from failed_calls where state = 'replaying' and lease_until < now()
+    select id from failed_calls where state = 'replaying'
+      and (lease_until = '-infinity' or lease_until < now() - make_interval(secs => :spared_seconds))
     order by id limit :limit for update skip locked
     """
 )
@@ -169,15 +174,18 @@ class PostgresFailedCalls:
 
     async def claim(self, after: str | None, besides: Collection[str]) -> FailedRequest | None:
         async with self._database.as_system() as connection:
-            await connection.execute(_QUARANTINE, {"max_crashes": MAX_CRASHES})
-            parameters = {"after": after or _BEFORE_ALL, "besides": list(besides)}
+            spared_seconds = await find_spared_seconds(connection, SWEEP, self._lease_seconds)
+            await _quarantine(connection, spared_seconds)
+            parameters = {"after": after or _BEFORE_ALL, "besides": list(besides), "spared_seconds": spared_seconds}
             claimed = await self._claim(connection, (await connection.scalars(_NEXT, parameters)).all())
         return await self.read(claimed[0]) if claimed else None
 
     async def claim_left(self, connection: AsyncConnection, *, limit: int) -> list[Claimed]:
         """What was never heard of again or is wanted at once, whatever the pace. For the system role; so below."""
-        await connection.execute(_QUARANTINE, {"max_crashes": MAX_CRASHES})
-        return await self._claim(connection, (await connection.scalars(_LEFT, {"limit": limit})).all())
+        spared_seconds = await begin_sweep(connection, SWEEP, self._lease_seconds)
+        await _quarantine(connection, spared_seconds)
+        parameters = {"limit": limit, "spared_seconds": spared_seconds}
+        return await self._claim(connection, (await connection.scalars(_LEFT, parameters)).all())
 
     async def claim_due(self, connection: AsyncConnection, model: str, *, limit: int) -> list[Claimed]:
         """Of one model, those whose time has come; the tenants in turn, of each the oldest first."""
@@ -205,17 +213,12 @@ class PostgresFailedCalls:
         """Repeated until the database takes it: it was paid for."""
         adapter: TypeAdapter[Any] = _EMBEDDING if claimed.operation == "embed" else _COMPLETION
         parameters = {"id": claimed.id, "tries": claimed.tries, "response": adapter.dump_python(response, mode="json")}
-
-        async def record() -> None:
-            async with self._database.as_tenant(_choose_tenant(claimed.request)) as connection:
-                await connection.execute(_ANSWER, parameters)
-
-        await patiently(record)
+        await self._record(_ANSWER, claimed, parameters)
 
     async def record_failure(self, claimed: FailedRequest, error: Exception, state: State) -> None:
+        """Repeated likewise: else it would be taken for one whose worker died."""
         parameters = {"id": claimed.id, "tries": claimed.tries, "state": state, **_describe(error, claimed.tries)}
-        async with self._database.as_tenant(_choose_tenant(claimed.request)) as connection:
-            await connection.execute(_FAIL, parameters)
+        await self._record(_FAIL, claimed, parameters)
 
     async def read_stats(self) -> QueueStats:
         async with self._database.as_system() as connection:
@@ -223,6 +226,13 @@ class PostgresFailedCalls:
 
     async def aclose(self) -> None:
         await self._database.aclose()
+
+    async def _record(self, statement: TextClause, claimed: FailedRequest, parameters: Mapping[str, Any]) -> None:
+        async def record() -> None:
+            async with self._database.as_tenant(_choose_tenant(claimed.request)) as connection:
+                await connection.execute(statement, parameters)
+
+        await patiently(record)
 
     async def _keep(self, claimed: FailedRequest) -> None:
         parameters = {"id": claimed.id, "tries": claimed.tries, "lease_seconds": self._lease_seconds}
@@ -242,6 +252,10 @@ class PostgresFailedCalls:
     async def _read(self, tenant_id: str, request_id: str) -> FailedRequest:
         async with self._database.as_tenant(tenant_id) as connection:
             return _load((await connection.execute(_READ, {"id": request_id})).one())
+
+
+async def _quarantine(connection: AsyncConnection, spared_seconds: float | None) -> None:
+    await connection.execute(_QUARANTINE, {"max_crashes": MAX_CRASHES, "spared_seconds": spared_seconds})
 
 
 def _choose_tenant(request: CompletionRequest | EmbeddingRequest) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from llm_pool.types import CompletionRequest, CompletionResponse
+from orchestrator.isolation.distrust import Distrust
 from orchestrator.isolation.suspect import Suspect, SuspectDiedError, choose_wait_seconds
 from orchestrator.isolation.warden_process import WardenProcess
 from orchestrator.isolation.wire import (
@@ -27,6 +28,7 @@ from orchestrator.isolation.wire import (
     dump_question,
     read_told,
 )
+from shared.clock import SystemClock
 from shared.errors import LLMUnavailableError, LLMYardError, RunCrashedError
 
 log = structlog.get_logger()
@@ -55,11 +57,32 @@ class Suspects:
     def __init__(self, *, lease_seconds: float, silent_seconds: float | None = None) -> None:
         self._lease_seconds = lease_seconds
         self._silent_seconds = silent_seconds or max(lease_seconds, LEAST_SILENCE_SECONDS)
+        self._distrust = Distrust(SystemClock())
+        self._in_hand = 0
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._warden = WardenProcess()
 
     async def complete(self, suspect: Suspect, request: CompletionRequest) -> CompletionResponse:
         """See `SuspectPool.complete`."""
+        self._in_hand += 1
+        try:
+            return await self._complete(suspect, request)
+        except SuspectDiedError as death:
+            if not death.wants_memory:  # more processes would want more of it
+                self._distrust.note(request.model)
+            raise
+        finally:
+            self._in_hand -= 1
+
+    def distrusts(self, model: str) -> bool:
+        """See `SuspectPool.distrusts`."""
+        return self._distrust.holds(model) and self._in_hand < MOST_AT_ONCE
+
+    async def aclose(self) -> None:
+        """End the warden, if there is one, and with it whatever it keeps."""
+        await self._warden.aclose()
+
+    async def _complete(self, suspect: Suspect, request: CompletionRequest) -> CompletionResponse:
         await asyncio.sleep(choose_wait_seconds(suspect.crash_count, self._lease_seconds))
         question = Question(suspect.job_id, self._silent_seconds, request)
         async with self._places:
@@ -69,10 +92,6 @@ class Suspects:
                     return await self._ask(question)
         # Not the job's fault: it waits, and it costs it nothing.
         raise LLMUnavailableError("no process of its own could be started for a suspect")
-
-    async def aclose(self) -> None:
-        """End the warden, if there is one, and with it whatever it keeps."""
-        await self._warden.aclose()
 
     async def _ask(self, question: Question) -> CompletionResponse:
         async with self._warden.fork() as (reader, writer):
@@ -110,7 +129,8 @@ class Hearing:
                     self._has_started = True
                     log.debug("suspect_started", pid=pid)
                 case Ended(status):
-                    raise SuspectDiedError(describe_end(status, time.monotonic() - self._heard_at))
+                    last_words = describe_end(status, time.monotonic() - self._heard_at)
+                    raise SuspectDiedError(last_words, wants_memory=status == -signal.SIGKILL)
                 case Beat():
                     self._heard_at = time.monotonic()
                 case Answered() | Refused() | Surprised() as told:

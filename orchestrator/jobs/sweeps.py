@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.jobs.lifecycle import MAX_CRASHES, JobState
@@ -64,6 +64,17 @@ _CANCELLED = text("select id from jobs where id = any (:job_ids) and state = 'ca
     bindparam("job_ids", type_=ARRAY(Uuid))
 )
 
+_FIND_HOLDERS = text("select distinct worker from leases")
+
+_END = text(
+    """
+    update leases set lease_until = now()
+    where job_id in (
+        select job_id from leases where worker = any (:workers) and lease_until > now() for update skip locked
+    )
+    """
+).bindparams(bindparam("workers", type_=ARRAY(Text)))
+
 _BEGIN = text(
     """
     with before as (select ran_at from sweeps where name = :name)
@@ -74,6 +85,14 @@ _BEGIN = text(
                           else sweeps.calm_since end
     returning extract(epoch from now() - calm_since)::double precision as calm_seconds,
               extract(epoch from now() - (select ran_at from before))::double precision as gap_seconds
+    """
+)
+
+_FIND_RHYTHM = text(
+    """
+    select extract(epoch from now() - calm_since)::double precision as calm_seconds,
+           extract(epoch from now() - ran_at)::double precision as gap_seconds
+    from sweeps where name = :name
     """
 )
 
@@ -147,10 +166,26 @@ async def find_cancelled(connection: AsyncConnection, job_ids: Collection[UUID])
     return frozenset((await connection.scalars(_CANCELLED, {"job_ids": list(job_ids)})).all())
 
 
+async def find_holders(connection: AsyncConnection) -> list[str]:
+    """The workers that hold leases."""
+    return list((await connection.scalars(_FIND_HOLDERS)).all())
+
+
+async def end_leases(connection: AsyncConnection, workers: Collection[str]) -> int:
+    """Of workers that are gone: their jobs wait for the next sweep only. Returns how many they were."""
+    return (await connection.execute(_END, {"workers": list(workers)})).rowcount
+
+
 async def begin(connection: AsyncConnection, name: str, *, longest_gap_seconds: float) -> Rhythm:
     """Note that a sweep runs now, and tell how it has run up to now. Two at once go one after the other."""
     row = (await connection.execute(_BEGIN, {"name": name, "gap_seconds": longest_gap_seconds})).one()
     return Rhythm(row.calm_seconds, row.gap_seconds)
+
+
+async def find_rhythm(connection: AsyncConnection, name: str) -> Rhythm | None:
+    """As it would be if the sweep ran now; None if it never has."""
+    row = (await connection.execute(_FIND_RHYTHM, {"name": name})).one_or_none()
+    return None if row is None else Rhythm(row.calm_seconds, row.gap_seconds)
 
 
 async def expire_leases(connection: AsyncConnection, *, spared_seconds: float, limit: int) -> list[Expired]:

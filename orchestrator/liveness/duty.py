@@ -1,4 +1,6 @@
-"""What goes on beside the jobs of a worker process: it beats, listens whether it still hears, and holds off its end."""
+"""What goes on beside the jobs of a worker process: it shows that its loop turns, it beats, it listens whether it still
+hears, and it holds off its end.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +11,7 @@ import structlog
 
 from orchestrator.liveness import dead_man, registry
 from orchestrator.liveness.deafness import Ear, Look
-from orchestrator.liveness.pulse import Pulse
+from orchestrator.liveness.pulse import TURN_SECONDS, Pulse
 from orchestrator.liveness.registry import Standing, WorkerIdentity
 from orchestrator.liveness.stopping import OrderlyStop
 from shared.database import DATABASE_ERRORS, Database, describe_fault
@@ -59,9 +61,8 @@ class Duty:
         self._read_backlog = read_backlog
         self._is_beat_wanted = asyncio.Event()
         limit_seconds = dead_man.decide_limit_seconds(cadence.lease_seconds)
-        self._tasks = [
-            asyncio.create_task(each) for each in (self._beat(), self._listen(), dead_man.hold_off(limit_seconds))
-        ]
+        duties = (self._turn(), self._beat(), self._listen(), dead_man.hold_off(limit_seconds))
+        self._tasks = [asyncio.create_task(each) for each in duties]
 
     def beat_now(self) -> None:
         """Something changed that others should see."""
@@ -84,6 +85,11 @@ class Duty:
                 await registry.leave(connection, self._identity.name)
         except DATABASE_ERRORS as error:
             log.warning("worker_left_unseen", error=describe_fault(error))
+
+    async def _turn(self) -> None:
+        while True:
+            self.pulse.note_turn()
+            await asyncio.sleep(TURN_SECONDS)
 
     async def _beat(self) -> None:
         announce = registry.enter

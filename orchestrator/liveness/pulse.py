@@ -3,6 +3,12 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from time import monotonic
+from typing import Final
+
+TURN_SECONDS: Final = 1.0
+"""How often the event loop leaves its mark."""
+STANDS_SECONDS: Final = 2 * TURN_SECONDS
+"""A loop that left none for longer stands still: what is taken now would only wait in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class Pulse:
         self._queues = frozenset(queues)
         self._is_full = is_full
         self._clock = clock
-        self._active_at = self._beaten_at = clock()
+        self._active_at = self._beaten_at = self._turned_at = clock()
         self._sees_polls = False
 
     def note_poll(self, queues: Collection[str]) -> None:
@@ -45,8 +51,17 @@ class Pulse:
     def note_beat(self) -> None:
         self._beaten_at = self._clock()
 
+    def note_turn(self) -> None:
+        """The event loop goes round: told by it, every `TURN_SECONDS`."""
+        self._turned_at = self._clock()
+
+    def has_turned_within(self, seconds: float) -> bool:
+        """Whether the event loop went round in the last so many seconds."""
+        return self._clock() - self._turned_at < seconds
+
     def read(self) -> Signs:
         now = self._clock()
-        if self._is_full():
+        # Who stands still asks for nothing either; that is no work.
+        if self.has_turned_within(STANDS_SECONDS) and self._is_full():
             self._active_at = now
         return Signs(now, max(0.0, now - self._active_at), now - self._beaten_at, self._sees_polls)

@@ -10,6 +10,10 @@ RUNS_PER_CALL = """
 select count(*) from messages join (select job_id, count(*) as runs from runs group by job_id) r using (job_id)
 where r.runs < $2 and message_id = $1
 """
+CALM_FOR_LONG = """
+with calm as (update sweeps set calm_since = now() - interval '1 hour' where name = 'reconcile' returning 1)
+select count(*) from calm
+"""
 
 
 def test_a_worker_killed_in_the_middle_loses_nothing_and_answers_nothing_twice(either_yard: Yard) -> None:
@@ -30,6 +34,22 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_answers_nothing_twice(e
     assert yard.count("select count(*) from results") == len(contents)
     for content, calls in yard.model.calls.items():
         assert yard.count(RUNS_PER_CALL, content, calls) == 0, f"{content} was asked {calls} times"
+
+
+def test_who_is_started_in_a_dead_workers_place_waits_for_no_lease(yard: Yard) -> None:
+    yard.environment["LLMYARD_LEASE_SECONDS"] = "60"
+    yard.model.delay_seconds = 60
+    dead = yard.start_worker()
+    yard.start_beat()
+    (reply,) = yard.send(["in hand"])
+    wait_until(lambda: yard.model.calls["in hand"] == 1, seconds=20)
+    wait_until(lambda: yard.count(CALM_FOR_LONG) == 1, seconds=20)
+    yard.model.delay_seconds = 0
+    os.kill(dead.pid, signal.SIGKILL)
+    wait_until(lambda: dead.exit_status() is not None, seconds=5)
+    yard.start_worker()
+    assert reply.get(timeout=20)["state"] == "succeeded"
+    assert yard.count("select crash_count from jobs") == 1
 
 
 def count_in_hand(yard: Yard) -> int:

@@ -68,7 +68,7 @@ def test_poison_among_innocents_is_all_that_is_quarantined(poisoned: Yard, capsy
         answers = [reply.get(timeout=90) for reply in replies]
 
     assert [answer["content"] for answer in answers] == [f"answer to {content}" for content in innocents]
-    assert len(deaths) <= 2 * len(HARMS), "only those that were not yet suspects took a worker with them"
+    assert len(deaths) <= len(HARMS), "only those that were not yet suspects took a worker with them"
     for words, evidence in zip(said, HARMS.values(), strict=True):
         assert f"{MAX_CRASHES} runs ended without an outcome: run 1 was not heard of again" in words
         assert f"run {MAX_CRASHES} was ended by {evidence}" in words

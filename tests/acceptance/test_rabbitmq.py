@@ -18,6 +18,7 @@ pytestmark = pytest.mark.long
 SENDER_GIVES_UP = {"retry_policy": {"max_retries": 1, "interval_start": 0}}
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_rabbitmq_leaves_the_worker_alive_and_as_busy_as_before(
     rabbitmq_yard: Yard, rabbitmq: RabbitMQ
 ) -> None:

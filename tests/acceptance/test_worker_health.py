@@ -1,13 +1,23 @@
 """A worker that lives and does not work: it is seen, and mends itself."""
 
 import json
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from orchestrator.stack.ports import find_any_port
-from tests.acceptance.yard import Yard, wait_until
+from tests.acceptance.yard import Yard, build_message, wait_until
 
 SILENT_SECONDS = 2
+CATALOG = """
+deployments:
+  - {{name: counted, provider: openai_compatible, model: m, base_url: "{url}", api_key: none}}
+  - {{name: standing, provider: sync, model: m, options: {{adapter: "tests.fakes.poison:standing"}}}}
+groups:
+  quality: {{deployments: [counted], retries: 0}}
+  standing: {{deployments: [standing], retries: 0}}
+"""
 
 
 def read_ready(port: int) -> tuple[int, dict[str, bool]]:
@@ -46,3 +56,20 @@ def test_a_deaf_worker_is_seen_and_becomes_itself_anew(either_yard: Yard) -> Non
     assert "worker_deaf" in worker.new_log()
     assert yard.count("select max(crash_count) from jobs") == 0, "what it had in hand was handed back"
     assert [row["name"] for row in yard.rows("select name from workers")] == [seen["name"]]
+
+
+def test_a_worker_whose_loop_stands_still_keeps_no_message_from_the_others(yard: Yard, tmp_path: Path) -> None:
+    """Neither those it took before that was seen, and of which no row was made, nor any that comes later."""
+    note = tmp_path / "note"
+    Path(yard.environment["LLMYARD_CONFIG"]).write_text(CATALOG.format(url=yard.model.url))
+    yard.environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "POISON_FILE": str(note)}
+    stuck = yard.start_worker("stuck")
+    yard.send_messages([build_message("stand", model="standing")])
+    wait_until(note.exists, seconds=20)
+    replies = yard.send(["taken at once"])
+    time.sleep(3)
+    replies += yard.send(["left alone"])
+    yard.start_worker("other")
+    assert replies[1].get(timeout=3)["state"] == "succeeded"
+    assert replies[0].get(timeout=10)["state"] == "succeeded"
+    assert stuck.exit_status() is None, "it holds its loop still"

@@ -3,12 +3,17 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from orchestrator.event_loop import LoopThread
 from orchestrator.stack.children import Child
-from tests.acceptance.yard import Yard, wait_until
+from tests.acceptance.yard import Yard, build_message, wait_until
 from tests.fakes.postgres_gate import PostgresGate
 
+CATALOG = """
+deployments: [{name: poisonable, provider: sync, model: m, options: {adapter: "tests.fakes.poison:adapter"}}]
+groups: {poison: {deployments: [poisonable], retries: 0}}
+"""
 STATES = "select state, count(*) from jobs group by state"
 
 
@@ -70,3 +75,15 @@ def test_a_stop_does_not_wait_for_a_database_that_is_away(yard: Yard) -> None:
     os.kill(worker.pid, signal.SIGTERM)
     print(f"gone after {wait_for_end(worker, seconds=15):.1f} s")
     assert count_states(yard) == {"running": 5}
+
+
+def test_only_a_planned_end_is_the_end_of_a_worker_that_is_kept_alive(yard: Yard) -> None:
+    Path(yard.environment["LLMYARD_CONFIG"]).write_text(CATALOG)
+    yard.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    keeper = yard.start_worker(is_kept_alive=True)
+    yard.send_messages([build_message("please leave", model="poison")])
+    wait_until(lambda: keeper.new_log().count("worker_ready") == 2, seconds=30)
+    assert "exited with status 0, and is started again" in keeper.new_log()
+    yard.producer().control.shutdown()
+    wait_for_end(keeper, seconds=20)
+    assert keeper.new_log().count("worker_ready") == 2

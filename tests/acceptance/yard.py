@@ -17,6 +17,7 @@ from orchestrator.agents.catalog import ensure_default_tenant
 from orchestrator.stack.children import Child, ChildSpec
 from orchestrator.stack.embedded_valkey import prepare_valkey
 from orchestrator.stack.ports import accepts_connections
+from orchestrator.stack.programs import build_kept_command
 from shared.database import Database, create_engine, plain_dsn
 from tests.acceptance.model_server import ModelServer
 
@@ -81,8 +82,11 @@ class Yard:
     def start_valkey(self) -> None:
         self.valkey = self._start(self._valkey.child())
 
-    def start_worker(self, name: str = "worker") -> Child:
+    def start_worker(self, name: str = "worker", *, is_kept_alive: bool = False) -> Child:
+        """`is_kept_alive`: the child is its keeper."""
         command = (*CELERY, "worker", "-n", f"{name}@test")
+        if is_kept_alive:
+            command = build_kept_command(command)
         return self._start(self._build(name, command, is_ready=lambda child: "worker_ready" in child.new_log()))
 
     def start_beat(self) -> Child:
@@ -107,8 +111,10 @@ class Yard:
         return self._start(replace(spec, environment={**self.environment, "FLOWER_UNAUTHENTICATED_API": "true"}))
 
     def close(self) -> None:
+        """What each part said last is shown where the test failed."""
         for child in reversed(self._children):
             child.end()
+            print(f"--- {child.spec.name}\n{child.log_tail()}")
 
     def producer(self) -> Celery:
         """A foreign program's view: two URLs, and for RabbitMQ of which kind the queue is; nothing of ours."""

@@ -8,16 +8,27 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llm_pool.asks import ask_stream
+from llm_pool.asks import ask_stream, ask_whole
 from llm_pool.catalog import Deployment
-from llm_pool.types import ChatMessage, CompletionRequest, EmbeddingRequest, ProviderAnswer, StreamChunk
+from llm_pool.types import (
+    Capability,
+    ChatMessage,
+    CompletionRequest,
+    EmbeddingRequest,
+    JsonFormat,
+    ProviderAnswer,
+    StreamChunk,
+)
 from shared import errors
 from tests.fakes.benches import ANSWER, BENCHES, PAGE, Bench, Mode
 
+SHAPE = {"type": "object", "properties": {"zebras": {"type": "integer"}}, "required": ["zebras"]}
+RUN_FOREIGN_CODE = {"sync"}
 VECTORS_ELSEWHERE = {"openai_compatible": "test_openai_vectors"}
 
 Opened = Callable[[Mode], AbstractAsyncContextManager[Bench]]
@@ -111,6 +122,24 @@ async def test_what_it_cannot_do_is_refused_by_name(opened: Opened) -> None:
         if "count_tokens" not in provider.capabilities:
             with pytest.raises(errors.LLMUnsupportedError, match="estimated"):
                 await provider.count_tokens(ask(), 5)
+
+
+@pytest.mark.parametrize("supports", [None, ("chat", "stream")])
+async def test_json_is_never_wanted_in_vain(opened: Opened, supports: tuple[Capability, ...] | None) -> None:
+    """Whoever answers is told the shape, in the provider's own way or in words."""
+    request = replace(ask(), json_format=JsonFormat(SHAPE))
+    deployment = Deployment("one", "any", "m", supports=supports)
+    async with opened("answer") as bench:
+        await ask_whole(request, bench.provider, deployment, 10.0)
+        if bench.nobody_behind:
+            pytest.skip("nobody stands behind it")
+        (asked,) = bench.list_asked()
+    assert str(asked).count("zebras") == str(SHAPE).count("zebras")
+
+
+async def test_whether_it_runs_foreign_code_is_declared(kind: str, opened: Opened) -> None:
+    async with opened("answer") as bench:
+        assert bench.provider.runs_foreign_code is (kind in RUN_FOREIGN_CODE)
 
 
 async def test_a_stream_is_the_whole_answer_in_pieces(opened: Opened) -> None:

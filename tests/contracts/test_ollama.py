@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 import ollama
@@ -14,6 +14,7 @@ from llm_pool.pool import Pool
 from llm_pool.providers.http import Connections
 from llm_pool.providers.ollama import OllamaProvider, create_ollama
 from llm_pool.types import (
+    Capability,
     ChatMessage,
     CompletionRequest,
     EmbeddingAnswer,
@@ -187,14 +188,29 @@ async def test_a_conversation_with_tools_is_told_in_ollamas_way(provider: Ollama
 
 async def test_vectors(provider: OllamaProvider, server: OllamaServer) -> None:
     answer = await provider.embed(EmbeddingRequest("fast", ("a", "abc"), dimensions=2), 5)
-    assert answer == EmbeddingAnswer(((1.0, 1.0), (3.0, 3.0)), "qwen3:8b", Usage(7, 0))
+    assert answer == EmbeddingAnswer(((1.0, 1.0), (3.0, 3.0)), "nomic-embed-text", Usage(7, 0))
 
 
-async def test_vectors_come_from_the_embedding_model_where_one_is_named(
-    server: OllamaServer, connections: Connections
+@pytest.mark.parametrize(
+    ("supports", "options", "model"),
+    [
+        (None, {}, "nomic-embed-text"),
+        (None, {"embedding_model": "bge-m3"}, "bge-m3"),
+        (("embed",), {}, "qwen3:8b"),
+        (("chat", "embed"), {}, "qwen3:8b"),
+        (("embed",), {"embedding_model": "bge-m3"}, "bge-m3"),
+    ],
+)
+async def test_a_model_for_chats_is_asked_for_no_vectors_unless_it_says_that_it_makes_them(
+    server: OllamaServer,
+    connections: Connections,
+    supports: tuple[Capability, ...] | None,
+    options: Mapping[str, object],
+    model: str,
 ) -> None:
-    provider = create_ollama(deploy(server, options={"embedding_model": "nomic-embed-text"}), connections)
-    assert (await provider.embed(EmbeddingRequest("fast", ("a",)), 5)).model == "nomic-embed-text"
+    server.models = (*server.models, "bge-m3")
+    provider = create_ollama(deploy(server, supports=supports, options=options), connections)
+    assert (await provider.embed(EmbeddingRequest("fast", ("a",)), 5)).model == model
 
 
 @pytest.mark.parametrize("embeddings", [[], [[]], [[1.0], [2.0]], [["x"]], "x", {}])

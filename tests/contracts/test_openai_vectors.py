@@ -55,6 +55,7 @@ async def test_vectors(entries: list[object]) -> None:
         [{"index": 0, "embedding": ["a"]}, {"index": 1, "embedding": ["b"]}],
         [{"index": 0, "embedding": "AAA"}, {"index": 1, "embedding": "AAA"}],
         [{"index": 0, "embedding": None}, {"index": 1, "embedding": None}],
+        [{"index": 0, "embedding": [10**400]}, {"index": 1, "embedding": [10**400]}],
         ["none", "none"],
     ],
 )

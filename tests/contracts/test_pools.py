@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,7 @@ from shared.errors import (
     LLMUnavailableError,
     NotFoundError,
 )
+from tests.fakes.provider_server import OPENAI, send_json, serve
 from tests.fakes.scripted_provider import END, Script, ask, build_catalog, build_registry, deploy
 from tests.fakes.uvicorn_server import serve_app
 
@@ -221,6 +223,18 @@ async def test_out_of_time(pool: AskablePool, scripts: dict[str, Script]) -> Non
     assert caught.value.parks
 
 
+@pytest.mark.parametrize("seconds", ["5", [5], 0, float("nan")])
+async def test_a_bound_that_is_none(pool: AskablePool, seconds: Any) -> None:
+    for answering in (
+        pool.complete(ask(timeout_seconds=seconds)),
+        pool.embed(EmbeddingRequest("fast", ("one",), timeout_seconds=seconds)),
+        collect(pool.stream(ask(timeout_seconds=seconds)), []),
+    ):
+        with pytest.raises(InputError) as caught:
+            await answering
+        assert caught.value.field == "timeout_seconds"
+
+
 async def test_an_unknown_group(pool: AskablePool) -> None:
     with pytest.raises(NotFoundError, match="quality, fast") as caught:
         await pool.complete(ask("best"))
@@ -284,6 +298,15 @@ async def test_the_length_of_a_prompt(pool: AskablePool) -> None:
 
 async def test_who_is_there(pool: AskablePool) -> None:
     assert await pool.health() == {"a": True, "b": True}
+
+
+async def test_a_server_that_is_no_pool_service_has_nobody() -> None:
+    body = {"error": NotFoundError("path", "there is none such", "ask another").as_dict()}
+    async with serve(OPENAI) as server:
+        server.behave = send_json(body, 404)
+        remote = RemotePool(server.base_url)
+        assert await remote.health() == {}
+        await remote.aclose()
 
 
 async def test_how_it_stands(pool: AskablePool) -> None:

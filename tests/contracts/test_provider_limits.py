@@ -8,11 +8,13 @@ from email.utils import format_datetime
 
 import pytest
 
-from llm_pool.providers.http import Connections
+from llm_pool.providers.http import Connections, HttpAnswer
+from llm_pool.providers.openai_errors import map_error
+from llm_pool.providers.quota_headers import NONE
 from shared import errors
 from shared.attempts import QuotaReading
 from tests.contracts.served import ask, fail, fail_stream, opened, read
-from tests.fakes.dialects import ANTHROPIC, DIALECTS, GROQ, OPENAI, TOGETHER, Dialect
+from tests.fakes.dialects import ANTHROPIC, DIALECTS, GROQ, OLLAMA, OPENAI, TOGETHER, Dialect
 from tests.fakes.provider_server import pour, send_json, send_stream, serve
 
 Headers = Mapping[str, str]
@@ -81,7 +83,28 @@ async def test_gemini_names_its_wait_in_the_body_which_is_a_list() -> None:
     error = await fail(OPENAI, send_json(body, 429), provider="gemini")
     assert type(error) is errors.LLMRateLimitedError
     assert error.retry_after_seconds == 27.4
-    assert error.quota == (QuotaReading("requests", "day", 250, 0, None),)
+    (reading,) = error.quota
+    assert (reading.kind, reading.period, reading.limit, reading.remaining) == ("requests", "day", 250, 0)
+    assert 0 < reading.resets_in_seconds <= 86_400
+
+
+@pytest.mark.parametrize(
+    ("now", "resets_at"),
+    [
+        (datetime(2026, 1, 2, 7, 59, tzinfo=UTC), datetime(2026, 1, 2, 8, tzinfo=UTC)),
+        (datetime(2026, 1, 2, 8, 0, tzinfo=UTC), datetime(2026, 1, 3, 8, tzinfo=UTC)),
+        (datetime(2026, 7, 2, 23, 0, tzinfo=UTC), datetime(2026, 7, 3, 8, tzinfo=UTC)),
+    ],
+)
+def test_geminis_day_ends_at_midnight_in_california_and_of_its_minutes_nobody_knows(
+    now: datetime, resets_at: datetime
+) -> None:
+    ids = ("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "GenerateContentInputTokensPerModelPerMinute-FreeTier")
+    violations = [{"quotaId": quota_id, "quotaValue": "250"} for quota_id in ids]
+    body = {"error": {"code": 429, "details": [{"violations": violations}]}}
+    day, minute = map_error(HttpAnswer(429, {}, body), NONE, now).quota
+    assert now + timedelta(seconds=day.resets_in_seconds) == resets_at
+    assert (minute.period, minute.resets_in_seconds) == ("minute", None)
 
 
 FULL_OPENAI = {
@@ -95,8 +118,10 @@ FULL_OPENAI = {
 READ_OPENAI = (QuotaReading("requests", "minute", 500, 499, 0.12), QuotaReading("tokens", "minute", 30000, 0, 360.0))
 
 
-async def test_without_a_wait_the_reset_of_what_is_used_up_is_one() -> None:
-    error = await fail(OPENAI, send_json(OPENAI.error("slow down"), 429, FULL_OPENAI))
+@WAYS
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=lambda dialect: dialect.provider)
+async def test_without_a_wait_the_reset_of_what_is_used_up_is_one(dialect: Dialect, fail: Fail) -> None:
+    error = await fail(dialect, send_json(dialect.error("slow down"), 429, FULL_OPENAI))
     assert error.retry_after_seconds == 360.0
     assert error.quota == READ_OPENAI
 
@@ -139,9 +164,11 @@ async def test_a_named_wait_goes_before_the_reset() -> None:
                 QuotaReading("tokens", "minute", 180_000, 0, 1.0),
             ),
         ),
+        (OLLAMA, FULL_OPENAI, READ_OPENAI),
         (OPENAI, {"Date": "today"}, ()),
+        (OLLAMA, {"Date": "today"}, ()),
     ],
-    ids=["openai", "groq", "together", "none"],
+    ids=["openai", "groq", "together", "ollama", "none", "none of ollama"],
 )
 async def test_what_the_headers_of_an_answer_say_of_our_quotas(
     dialect: Dialect, headers: Headers, expected: tuple[QuotaReading, ...]
@@ -168,8 +195,9 @@ async def test_anthropic_names_the_moment_of_its_resets() -> None:
     assert quota[0].resets_in_seconds == pytest.approx(3600, rel=0.01)
 
 
-async def test_a_stream_that_breaks_tells_what_its_headers_said() -> None:
-    error = await fail_stream(OPENAI, send_stream(OPENAI, OPENAI.pieces(["fi"]), headers=FULL_OPENAI))
+@pytest.mark.parametrize("dialect", [OPENAI, OLLAMA], ids=lambda dialect: dialect.provider)
+async def test_a_stream_that_breaks_tells_what_its_headers_said(dialect: Dialect) -> None:
+    error = await fail_stream(dialect, send_stream(dialect, dialect.pieces(["fi"]), headers=FULL_OPENAI))
     assert type(error) is errors.LLMStreamBrokenError
     assert error.quota == READ_OPENAI
 
@@ -200,8 +228,9 @@ async def test_a_host_that_does_not_shake_hands_is_not_reachable() -> None:
             each.connect_ex(address)
         connections = Connections(connect_seconds=0.3)
         started = time.monotonic()
-        with pytest.raises(errors.LLMConnectionError):
+        with pytest.raises(errors.LLMConnectionError) as caught:
             await connections.post_json(f"http://127.0.0.1:{address[1]}", {}, {}, timeout_seconds=10)
+        assert not caught.value.was_sent
         assert 0.25 < time.monotonic() - started < 2
         await connections.aclose()
         for each in waiting:

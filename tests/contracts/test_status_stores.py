@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -44,6 +44,11 @@ def counted(used: int, *, limit: int | None = None, deployment: str = "a") -> De
     remaining = None if limit is None else limit - used
     info = QuotaInfo("requests", "day", limit, remaining, used, MIDNIGHT, NOW, False, is_counted=True)
     return DeploymentQuota(deployment, "ollama", "qwen", (info,))
+
+
+def refused(resets_at: datetime | None) -> DeploymentQuota:
+    info = QuotaInfo("requests", "minute", 100, 0, 100, resets_at, NOW, True)
+    return DeploymentQuota("a", "gemini", "gemini", (info,))
 
 
 def answering(group: str, deployment: str = "a", seconds: float = 0.0) -> Answering:
@@ -93,6 +98,27 @@ async def test_what_the_provider_told_stands_before_what_was_counted(open_store:
     await open_store().publish([told(remaining=60)], ())
     (quota,) = (await open_store().read()).quotas
     assert [(info.remaining, info.is_counted) for info in quota.quotas] == [(60, False)]
+
+
+@pytest.mark.parametrize("resets_at", [None, NOW + timedelta(seconds=30)])
+async def test_a_count_that_came_after_what_was_told_is_over_stands(
+    open_store: OpenStore, resets_at: datetime | None
+) -> None:
+    await open_store().publish([refused(resets_at)], ())
+    later = counted(3)
+    info = replace(later.quotas[0], heard_at=NOW + timedelta(seconds=31))
+    await open_store().publish([replace(later, quotas=(info,))], ())
+    (quota,) = (await open_store().read()).quotas
+    assert [(info.used, info.is_counted) for info in quota.quotas] == [(3, True)]
+
+
+async def test_a_refusal_that_names_no_reset_is_shown_for_its_period(open_store: OpenStore, clock: MovingClock) -> None:
+    clock.seconds = 1_000.0
+    await open_store().publish([refused(None)], ())
+    clock.seconds += 59
+    assert (await open_store().read()).quotas == (refused(None),)
+    clock.seconds += 1
+    assert (await open_store().read()).quotas == ()
 
 
 async def test_what_nobody_told_for_two_days_is_gone(open_store: OpenStore, clock: MovingClock) -> None:

@@ -168,6 +168,21 @@ async def test_signs_of_life_without_a_word_do_not_count(provider: Provider, ser
         await read(provider, first_seconds=0.2)
 
 
+async def test_a_model_that_thinks_is_not_still(provider: Provider, server: ProviderServer) -> None:
+    for thought in server.dialect.thoughts:
+        events = [*[thought] * 14, *server.dialect.stream("fine")]
+        server.behave = send_stream(server.dialect, events, seconds_between=0.05)
+        pieces: list[StreamChunk] = []
+        answer = await read(provider, pieces, first_seconds=0.5, next_seconds=0.5)
+        assert (answer.content, [piece.delta for piece in pieces]) == ("fine", ["fine"])
+
+
+async def test_who_thinks_and_then_stands_still_has_said_nothing(provider: Provider, server: ProviderServer) -> None:
+    server.behave = send_stream(server.dialect, server.dialect.thoughts, then=never_answer)
+    with pytest.raises(errors.LLMTimeoutError, match=r"stood still for 0\.2 s"):
+        await read(provider, first_seconds=5.0, next_seconds=0.2)
+
+
 async def test_a_slow_drip_is_fine_while_every_piece_comes_in_time(provider: Provider, server: ProviderServer) -> None:
     server.behave = send_stream(server.dialect, server.dialect.stream(*"abcdefgh"), seconds_between=0.04)
     answer = await read(provider, first_seconds=0.3, next_seconds=0.2)

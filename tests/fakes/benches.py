@@ -3,9 +3,9 @@
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from llm_pool.providers.http import Connections
 from llm_pool.providers.registry import PROVIDERS
 from llm_pool.providers.sync_adapter import adapt
 from tests.fakes.claude_cli import RESULT, install_claude_cli
-from tests.fakes.dialects import DIALECTS, Dialect
+from tests.fakes.dialects import DIALECTS, OPENAI, Dialect
 from tests.fakes.ollama_dialect import serve_ollama
 from tests.fakes.provider_server import answer_as_asked, never_answer, send_bytes, serve
 
@@ -34,9 +34,13 @@ class Bench:
     """One provider in one mode."""
 
     provider: Provider
-    count_asked: Callable[[], int]
-    """How often somebody was asked behind it."""
+    list_asked: Callable[[], Sequence[object]]
+    """What somebody was asked behind it."""
     echoes: bool = False
+    nobody_behind: bool = False
+
+    def count_asked(self) -> int:
+        return len(self.list_asked())
 
 
 OpenBench = Callable[[Path, Mode], AbstractAsyncContextManager[Bench]]
@@ -53,7 +57,7 @@ async def open_http(dialect: Dialect, _: Path, mode: Mode) -> AsyncIterator[Benc
     async with serve(dialect) as server:
         server.behave = behaviours[mode]
         deployment = Deployment("one", dialect.provider, "m", server.base_url, "secret")
-        yield Bench(PROVIDERS[dialect.provider](deployment, connections), lambda: len(server.received))
+        yield Bench(PROVIDERS[dialect.provider](deployment, connections), lambda: server.received)
         await connections.aclose()
 
 
@@ -65,7 +69,7 @@ async def open_ollama(_: Path, mode: Mode) -> AsyncIterator[Bench]:
         server.status = 500 if mode == "fail" else 200
         server.thinks_for_ever = mode == "hang"
         provider = PROVIDERS["ollama"](Deployment("one", "ollama", server.models[0], server.base_url), connections)
-        yield Bench(provider, lambda: len(server.received))
+        yield Bench(provider, lambda: server.received)
         await provider.aclose()
         await connections.aclose()
 
@@ -75,7 +79,7 @@ async def open_mock(_: Path, mode: Mode) -> AsyncIterator[Bench]:
     faults = {"answer": [], "hang": ["hang"], "fail": ["overloaded"]}
     deployment = Deployment("one", "mock", "m", options={"faults": faults[mode]})
     # Nobody stands behind it; its one fault shows a second call, which would be answered.
-    yield Bench(PROVIDERS["mock"](deployment, Connections()), lambda: 0)
+    yield Bench(PROVIDERS["mock"](deployment, Connections()), list, nobody_behind=True)
 
 
 @asynccontextmanager
@@ -91,7 +95,7 @@ async def open_sync(_: Path, mode: Mode) -> AsyncIterator[Bench]:
             released.wait(30)
         return f"said: {prompt}"
 
-    yield Bench(adapt(execute)(Deployment("one", "sync", "m"), Connections()), lambda: len(asked), echoes=True)
+    yield Bench(adapt(execute)(Deployment("one", "sync", "m"), Connections()), lambda: asked, echoes=True)
     released.set()
 
 
@@ -108,7 +112,7 @@ async def open_claude_code(home: Path, mode: Mode) -> AsyncIterator[Bench]:
     }
     plans[mode]()
     deployment = Deployment("one", "claude_code", "m", options={"command": cli.command})
-    yield Bench(PROVIDERS["claude_code"](deployment, Connections()), cli.count_starts)
+    yield Bench(PROVIDERS["claude_code"](deployment, Connections()), cli.list_asked)
 
 
 @asynccontextmanager
@@ -131,7 +135,7 @@ async def open_example(_: Path, mode: Mode) -> AsyncIterator[Bench]:
     host, port = runner.addresses[0][:2]
     connections = Connections()
     deployment = Deployment("one", "house", "house-1", f"http://{host}:{port}", "k")
-    yield Bench(load_example()(deployment, connections), lambda: len(asked), echoes=True)
+    yield Bench(load_example()(deployment, connections), lambda: asked, echoes=True)
     await connections.aclose()
     await runner.cleanup()
 
@@ -146,6 +150,7 @@ def load_example() -> ProviderFactory:
 
 BENCHES: Mapping[str, OpenBench] = {
     **{dialect.provider: partial(open_http, dialect) for dialect in DIALECTS},
+    "mlx_server": partial(open_http, replace(OPENAI, provider="mlx_server")),
     "ollama": open_ollama,
     "mock": open_mock,
     "sync": open_sync,

@@ -37,8 +37,6 @@ if "--version" in sys.argv:
 if plan["ignores_term"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 (home / "pid").write_text(str(os.getpid()))
-with (home / "starts").open("a") as starts:
-    starts.write(".")
 if plan["has_child"]:
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     (home / "child").write_text(str(child.pid))
@@ -46,7 +44,8 @@ heard = sys.stdin.read() if plan["reads"] else ""
 system = [Path(value).read_text() for flag, value in zip(sys.argv, sys.argv[1:]) if flag == "--system-prompt-file"]
 asked = dict(arguments=sys.argv[1:], prompt=heard, system=system, directory=os.getcwd())
 asked["environment"] = {{name: value for name, value in os.environ.items() if name.startswith("ANTHROPIC")}}
-(home / "asked.json").write_text(json.dumps(asked))
+with (home / "asked.jsonl").open("a") as written:
+    written.write(json.dumps(asked) + "\\n")
 sys.stderr.write(plan["complains"])
 sys.stderr.flush()
 for line in plan["streams" if "stream-json" in sys.argv and plan["streams"] else "writes"]:
@@ -87,11 +86,12 @@ class ClaudeCli:
 
     @property
     def asked(self) -> Mapping[str, Any]:
-        return json.loads((self.home / "asked.json").read_text())
+        """The latest."""
+        return self.list_asked()[-1]
 
-    def count_starts(self) -> int:
-        starts = self.home / "starts"
-        return len(starts.read_text()) if starts.exists() else 0
+    def list_asked(self) -> Sequence[Mapping[str, Any]]:
+        written = self.home / "asked.jsonl"
+        return [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
 
     def find_pids(self) -> list[int]:
         """Of itself and its child, as far as they were started."""

@@ -39,6 +39,8 @@ class Dialect:
     """What comes in the middle of a stream when the provider gives up."""
     keepalive: bytes
     """What says no more than that somebody is there."""
+    thoughts: Events
+    """What says that the model is at work, and nothing that is handed on: one of each form that is known."""
     wrong_types: Sequence[Json]
     """Events that are JSON, and not what the dialect promises."""
 
@@ -157,6 +159,7 @@ OPENAI = Dialect(
     ending=_ending_openai,
     overloaded={"error": {"message": "as people read it", "type": "server_error", "code": None}},
     keepalive=b": keepalive\n\n",
+    thoughts=[event_of(chunk_openai({"content": None, name: "hm"})) for name in ("reasoning_content", "reasoning")],
     wrong_types=(
         {"choices": "none"},
         {"choices": ["none"]},
@@ -186,6 +189,11 @@ ANTHROPIC = Dialect(
     ending=_ending_anthropic,
     overloaded={"type": "error", "error": {"type": "overloaded_error", "message": "as people read it"}},
     keepalive=named_event_of({"type": "ping"}),
+    thoughts=[
+        named_event_of(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
+        )
+    ],
     wrong_types=(
         {"type": "content_block_delta", "index": 0, "delta": "text"},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 7}},
@@ -211,6 +219,7 @@ OLLAMA = Dialect(
     ending=lambda done_reason: [line_of(_answer_ollama("", done_reason))],
     overloaded={"error": "as people read it"},
     keepalive=_say_ollama(""),
+    thoughts=[line_of({"message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False})],
     wrong_types=({"message": "text"}, {"message": {"role": "assistant", "content": 7}}),
 )
 DIALECTS = (OPENAI, ANTHROPIC, OLLAMA)

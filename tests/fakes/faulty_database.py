@@ -47,8 +47,10 @@ class FaultyDatabase(Database):
     def as_tenant(self, tenant_id: str) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._fail_at_commit(super().as_tenant(tenant_id))
 
-    def as_system(self, settings: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
-        return self._fail_at_commit(super().as_system(settings))
+    def as_system(
+        self, settings: str = "", *, longest_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._fail_at_commit(super().as_system(settings, longest_seconds=longest_seconds))
 
     @asynccontextmanager
     async def _fail_at_commit(

@@ -262,8 +262,8 @@ class ReportAll(Operation):
             counted = await endings.record_all(connection, self.ended)
             for state in (JobState.SUCCEEDED, JobState.FAILED):
                 is_answered = state is JobState.SUCCEEDED
-                ids = [claim.job_id for claim, ending in self.ended if ending.state is state]
-                owned = [job_id for job_id in ids if job_id in {each for each, _ in counted}]
+                ends = [claim for claim, ending in self.ended if ending.state is state]
+                owned = [claim.job_id for claim in ends if (claim.job_id, claim.run) in counted]
                 await failed_requests.end_all(connection, owned, answered=is_answered)
         return frozenset(names[each] for each in counted)
 

@@ -89,5 +89,15 @@ class Patient:
         return "at last"
 
 
+class Standing:
+    """Holds the event loop it is awaited on, and lets every other thread run."""
+
+    async def async_execute_prompt(self, prompt: str) -> str:
+        write_down("stands")
+        time.sleep(60)  # noqa: ASYNC251 (that is the harm)
+        return "at last"
+
+
 adapter = Poisonable()
+standing = Standing()
 patient = Patient()

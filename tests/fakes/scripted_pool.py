@@ -20,6 +20,8 @@ class ScriptedPool:
         """While it is not set, nothing is answered."""
         if not is_held:
             self.released.set()
+        self.foreign_models: frozenset[str] = frozenset()
+        """Groups that run foreign code."""
         self._thinking = 0
         self._changed = asyncio.Condition()
         self._thinks_seconds = thinks_seconds
@@ -31,6 +33,9 @@ class ScriptedPool:
         if isinstance(step, BaseException):
             raise step
         return build_response(step)
+
+    def runs_foreign_code(self, model: str) -> bool:
+        return model in self.foreign_models
 
     async def aclose(self) -> None:
         """Nothing was opened."""

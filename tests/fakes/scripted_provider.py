@@ -33,7 +33,8 @@ class Script:
     steps: list[Step] = field(default_factory=lambda: ["fine"])
     streams: list[list[Piece]] = field(default_factory=lambda: [["fi", "ne", END]])
     """The same for streams, each a list of pieces."""
-    capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "embed"})
+    capabilities: frozenset[Capability] = frozenset({"chat", "stream", "tools", "json", "embed"})
+    runs_foreign_code: bool = False
     model: str = "scripted-1"
     takes_seconds: float = 0.0
     """By the moving clock, where the test has one."""
@@ -52,6 +53,7 @@ class ScriptedProvider(BaseProvider):
     def __init__(self, script: Script, clock: MovingClock | None) -> None:
         self._script = script
         self.capabilities = script.capabilities
+        self.runs_foreign_code = script.runs_foreign_code
         self._clock = clock
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:

@@ -72,6 +72,11 @@ def test_who_can_do_what_is_what_the_providers_declare() -> None:
     assert told == {name: describe_provider(name, told[name][6]) for name in PROVIDERS}
 
 
+def test_who_runs_foreign_code_is_what_the_providers_declare() -> None:
+    (told,) = re.findall(r"((?:`\w+`(?:, | and )?)+) runs? foreign code", read("job-states.md"))
+    assert set(codes(told)) == {name for name, provider in CLASSES.items() if provider.runs_foreign_code}
+
+
 def describe_provider(name: str, quota: str) -> list[str]:
     """`quota` is what the page says, which may have a condition."""
     capabilities = PRESETS[name].capabilities if name in PRESETS else CLASSES[name].capabilities

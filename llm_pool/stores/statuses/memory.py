@@ -31,6 +31,8 @@ class MemoryStatuses:
         self._board.answering.update({each.model_group: each for each in answering})
 
     async def read(self) -> PoolStatus:
-        oldest = self._clock.now() - KEPT_FOR
+        now = self._clock.now()
+        oldest = now - KEPT_FOR
         quotas = (quota for quota in self._board.quotas.values() if any(i.heard_at >= oldest for i in quota.quotas))
-        return build_status(quotas, (each for each in self._board.answering.values() if each.answered_at >= oldest))
+        answering = (each for each in self._board.answering.values() if each.answered_at >= oldest)
+        return build_status(quotas, answering, now)

@@ -55,13 +55,14 @@ class RedisStatuses:
         pipeline.hgetall(ANSWERING)
         async with _typed_errors():
             found_quotas, found_answering = await pipeline.execute()
-            oldest = self._clock.now() - KEPT_FOR
+            now = self._clock.now()
+            oldest = now - KEPT_FOR
             quotas = {name: quota for name, quota in _parse_all(_QUOTA, found_quotas) if quota.quotas}
             stale = [name for name, quota in quotas.items() if max(info.heard_at for info in quota.quotas) < oldest]
             if stale:
                 await self._client.hdel(QUOTAS, *stale)
         answering = (each for _, each in _parse_all(_ANSWERING, found_answering) if each.answered_at >= oldest)
-        return build_status((quota for name, quota in quotas.items() if name not in stale), answering)
+        return build_status((quota for name, quota in quotas.items() if name not in stale), answering, now)
 
     def _name(self, quota: DeploymentQuota) -> str:
         return f"{quota.deployment}{_BETWEEN}{self._process}" if is_counted(quota) else quota.deployment

@@ -20,6 +20,10 @@ from tests.fakes.scripted_pool import ScriptedPool, Step
 
 DOWN = LLMUnavailableError()
 DUE = "update failed_calls set next_try_at = now() - interval '1 s'"
+CALM = "insert into sweeps (name, ran_at, calm_since) values ('calls', now(), now() - interval '1 hour')"
+GAP = "update sweeps set ran_at = now() - interval '40 s' where name = 'calls'"
+CALM_AGAIN = "update sweeps set calm_since = now() - interval '1 min' where name = 'calls'"
+RUN_OUT = "update failed_calls set lease_until = now() - interval '1 s'"
 VECTORS = EmbeddingResponse(((1.0, 2.5),), "m", "p", "d", Usage(3, 0), 0.25, ())
 
 
@@ -148,14 +152,58 @@ async def test_an_answer_is_kept_through_an_outage_of_the_database(
     assert len(pool.asked) == 1
 
 
+async def test_a_refusal_is_kept_through_an_outage_of_the_database(
+    gated: Database, gate: PostgresGate, fleet: Fleet
+) -> None:
+    request_id = await fleet.park()
+    pool = Pool(DOWN, is_held=True)
+    worker = CallReplayer(gated, pool)
+    assert await worker.start_due() == 1
+    await pool.is_thinking(1)
+    await gate.shut()
+    pool.released.set()
+    await asyncio.sleep(0.3)
+    await gate.open()
+    await worker.wait()
+    found = await fleet.find(request_id)
+    assert (found.state, found.tries) == ("parked", 1)
+
+
+async def test_an_outage_in_which_nobody_could_renew_it_takes_no_call_away(fleet: Fleet) -> None:
+    await fleet.superuser.execute(CALM)
+    request_id = await fleet.park()
+    first, other = (fleet.worker("fine", is_held=True)[0] for _ in range(2))
+    assert await first.start_due() == 1
+    for change in (GAP, RUN_OUT):
+        await fleet.superuser.execute(change)
+    assert await other.start_due() == 0, "its worker may live, and has not been able to say so"
+    assert (await fleet.calls.claim(None, ())) is None
+    await fleet.superuser.execute(CALM_AGAIN)
+    assert await other.start_due() == 1
+    assert await fleet.superuser.fetchval("select crash_count from failed_calls") == 1
+    await asyncio.gather(first.aclose(), other.aclose())
+    assert (await fleet.find(request_id)).tries == 2
+
+
+async def test_what_is_wanted_at_once_waits_for_no_calm(fleet: Fleet) -> None:
+    request_id = await fleet.park()
+    await FailedRequestDesk(fleet.database).replay(UUID(request_id))
+    await fleet.superuser.execute(CALM)
+    await fleet.superuser.execute(GAP)
+    worker, _ = fleet.worker("fine")
+    assert await worker.start_due() == 1
+    await worker.wait()
+
+
 async def test_one_that_takes_its_workers_down_is_given_to_no_more_than_five(fleet: Fleet) -> None:
     request_id = await fleet.park()
+    await fleet.superuser.execute(CALM)
     await FailedRequestDesk(fleet.database).replay(UUID(request_id))
     workers = [fleet.worker(is_held=True)[0] for _ in range(6)]
     started = []
     for worker in workers:
         started.append(await worker.start_due())
-        await fleet.superuser.execute("update failed_calls set lease_until = now() - interval '1 s'")
+        await fleet.superuser.execute(RUN_OUT)
     assert started == [1, 1, 1, 1, 1, 0]
     await asyncio.gather(*(worker.aclose() for worker in workers))
     found = await fleet.find(request_id)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
+from llm_pool.asking.asking import DEFAULT_GROUP
 from llm_pool.types import CompletionRequest, CompletionResponse
 from orchestrator.agents.runner import Runner
 from orchestrator.group_commit import GroupCommit
-from orchestrator.isolation.suspect import SUSPECT_AFTER, Suspect, SuspectDiedError
+from orchestrator.isolation.suspect import FOREIGN_SUSPECT_AFTER, SUSPECT_AFTER, Suspect, SuspectDiedError
 from orchestrator.jobs import crashes
 from orchestrator.jobs.crashes import CrashedRun
 from orchestrator.jobs.deliveries import KnownJob
@@ -30,6 +31,8 @@ CRASHED = f"update jobs set crash_count = {SUSPECT_AFTER}"
 ONE_MORE_IS_TOO_MANY = f"update jobs set crash_count = {MAX_CRASHES - 1}"
 RUN_OUT = "update leases set lease_until = now() - interval '1 second'"
 DEATH = "was ended by SIGSEGV"
+MODEL = DEFAULT_GROUP
+"""What the job's agent asks for."""
 
 Step = str | BaseException
 
@@ -40,6 +43,7 @@ class ScriptedSuspects:
     def __init__(self, step: Step = "alone") -> None:
         self.step = step
         self.asked: list[Suspect] = []
+        self.distrusted: frozenset[str] = frozenset()
         self.released = asyncio.Event()
         self.released.set()
 
@@ -49,6 +53,9 @@ class ScriptedSuspects:
         if isinstance(self.step, BaseException):
             raise self.step
         return build_response(self.step)
+
+    def distrusts(self, model: str) -> bool:
+        return model in self.distrusted
 
 
 MakeRunner = Callable[..., Runner]
@@ -94,6 +101,35 @@ async def test_a_job_is_run_alone_once_it_is_a_suspect(
     outcome = await make_runner(ScriptedSuspects()).handle(job)
     assert isinstance(outcome, Succeeded)
     assert outcome.result["content"] == content
+
+
+@pytest.mark.parametrize(
+    ("crash_count", "is_distrusted", "content"),
+    [(FOREIGN_SUSPECT_AFTER - 1, False, "fine"), (FOREIGN_SUSPECT_AFTER, False, "alone"), (0, True, "alone")],
+)
+async def test_what_runs_foreign_code_is_run_alone_sooner(
+    make_runner: MakeRunner,
+    job: KnownJob,
+    superuser: asyncpg.Connection,
+    crash_count: int,
+    is_distrusted: bool,
+    content: str,
+) -> None:
+    await superuser.execute("update jobs set crash_count = $1", crash_count)
+    pool, suspects = ScriptedPool(), ScriptedSuspects()
+    pool.foreign_models = frozenset({MODEL})
+    suspects.distrusted = frozenset({MODEL}) if is_distrusted else frozenset()
+    outcome = await make_runner(suspects, pool).handle(job)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["content"] == content
+
+
+async def test_what_runs_no_foreign_code_is_not_distrusted(make_runner: MakeRunner, job: KnownJob) -> None:
+    suspects = ScriptedSuspects()
+    suspects.distrusted = frozenset({MODEL})
+    outcome = await make_runner(suspects).handle(job)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["content"] == "fine"
 
 
 async def test_a_suspect_that_dies_is_queued_again_at_once(

@@ -1,6 +1,7 @@
 """What goes on beside the jobs of a worker: it is seen while the database is there, and it notices that it is deaf."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ import asyncpg
 import pytest
 
 from orchestrator.liveness.duty import Cadence, Duty
-from orchestrator.liveness.pulse import Pulse
+from orchestrator.liveness.pulse import TURN_SECONDS, Pulse
 from orchestrator.liveness.registry import WorkerIdentity
 from orchestrator.liveness.stopping import OrderlyStop, StopActions
 from shared.database import Database
@@ -74,6 +75,16 @@ async def test_others_see_at_once_that_it_stops(database: Database, superuser: a
         duty.beat_now()
         assert await wait_for(superuser, "select is_stopping from workers")
         assert not duty.read_checks()["taking"]
+
+
+async def test_a_loop_that_was_held_turns_again(database: Database) -> None:
+    async with on_duty(database, lambda: 0, SLOW) as duty:
+        await asyncio.sleep(TURN_SECONDS + 0.2)
+        assert duty.pulse.has_turned_within(TURN_SECONDS)
+        time.sleep(TURN_SECONDS + 0.2)  # noqa: ASYNC251 (that is what a job's code may do)
+        assert not duty.pulse.has_turned_within(TURN_SECONDS)
+        await asyncio.sleep(0.1)
+        assert duty.pulse.has_turned_within(TURN_SECONDS)
 
 
 async def test_who_misses_messages_that_wait_begins_anew(database: Database) -> None:

@@ -60,6 +60,19 @@ def test_only_who_died_gives_back(redis_url: str, broker: redis.Redis) -> None:
         assert look(second, broker) == 1, "its worker said nothing any more"
 
 
+def test_who_does_not_work_on_what_it_has_gives_it_back(redis_url: str, broker: redis.Redis) -> None:
+    """Its thread that looks for messages goes on all the same."""
+    taken: list[Any] = []
+    with open_channel(redis_url) as channel:
+        Consumer(channel, QUEUES, on_message=taken.append, accept=["json"]).consume()
+        Producer(channel).publish("hello", routing_key="celery", declare=QUEUES)
+        channel.connection.client.drain_events(timeout=5)
+        channel.works_on_what_it_has = lambda: False
+        assert look(channel, broker) == 0, "not at once"
+        grow_old(broker)
+        assert look(channel, broker) == 1
+
+
 def test_what_is_acknowledged_is_not_kept_alive(redis_url: str, broker: redis.Redis) -> None:
     taken: list[Any] = []
     with open_channel(redis_url) as channel:

@@ -28,6 +28,8 @@ deployments:
 groups:
   patient: {{deployments: [patient], retries: 0}}
   fast: {{deployments: [poisonable], retries: 0}}
+  harmful: {{deployments: [poisonable], retries: 0}}
+  hungry: {{deployments: [poisonable], retries: 0}}
   quality: {{deployments: [served], retries: 0}}
 """
 NOBODY = """
@@ -165,6 +167,24 @@ async def test_one_that_is_stopped_from_outside_is_killed(impatient: Suspects) -
     with pytest.raises(SuspectDiedError, match="was silent for 2 s and was killed"):
         await asking
     await comes_true(lambda: not ward.is_running())
+
+
+async def test_who_killed_its_process_is_distrusted_while_there_is_room(
+    suspects: Suspects, provider: ProviderServer
+) -> None:
+    deaths = (ask(suspects, "please leave", "harmful"), ask(suspects, "please eat", "hungry"))
+    await asyncio.gather(*deaths, return_exceptions=True)
+    assert suspects.distrusts("harmful")
+    assert not suspects.distrusts("hungry"), "it only wanted memory"
+    assert not suspects.distrusts("quality")
+    provider.behave = never_answer
+    asking = [asyncio.create_task(ask(suspects, f"q{n}", "quality")) for n in range(MOST_AT_ONCE)]
+    await comes_true(lambda: len(provider.received) == MOST_AT_ONCE, seconds=20)
+    assert not suspects.distrusts("harmful"), "it takes its chance rather than a place"
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert suspects.distrusts("harmful")
 
 
 async def test_what_it_started_ends_with_it(suspects: Suspects, place: Path) -> None:

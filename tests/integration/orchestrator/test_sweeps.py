@@ -10,7 +10,8 @@ import pytest
 from orchestrator.jobs import sweeps
 from orchestrator.jobs.lifecycle import MAX_CRASHES, JobState
 from orchestrator.jobs.store import Claim
-from orchestrator.reconcile import UNDELIVERED_SECONDS, Stuck, reconcile
+from orchestrator.liveness.process_names import build_worker_name
+from orchestrator.reconcile import UNDELIVERED_SECONDS, Stuck, free_predecessors, reconcile
 from shared.database import Database
 from tests.builders import build_message
 from tests.ledger import ANSWERED, FAILED, PARKED, Jobs, count
@@ -47,6 +48,20 @@ async def test_a_beat_renews_its_own_runs_only(database: Database, jobs: Jobs, s
     renewed = await superuser.fetch("select job_id from leases where lease_until > now() + interval '25 seconds'")
     assert [row["job_id"] for row in renewed] == [mine.job_id]
     assert others.job_id not in kept
+
+
+async def test_only_a_workers_successor_ends_its_leases_early(
+    database: Database, jobs: Jobs, superuser: asyncpg.Connection
+) -> None:
+    """Whoever bears this process's own name is one before it."""
+    left, others = [await jobs.start() for _ in range(2)]
+    await superuser.execute("update leases set worker = $1 where job_id = $2", build_worker_name(), left.job_id)
+    await free_predecessors(database)
+    assert [job.job_id for job in (await sweep(database)).waiting] == [left.job_id]
+    assert (await jobs.find(others.job_id)).state is JobState.RUNNING
+    again = await jobs.claim(left.job_id)
+    assert again
+    assert again.crash_count == 1
 
 
 async def test_a_beat_without_runs_is_harmless(database: Database) -> None:

@@ -19,6 +19,7 @@ from orchestrator.stack.restarts import RestartPolicy
 NOTES_ITS_PID = "import os, signal, sys; print(os.getpid(), file=open('pids', 'a')); "
 EXITS_WHEN_TOLD = "[signal.signal(number, lambda *_: sys.exit(7)) for number in (1, 2, 3, 15)]; "
 LIVES = "import signal, sys; " + EXITS_WHEN_TOLD + NOTES_ITS_PID + "signal.pause()"
+PROVES = "os.write(int(os.environ['LLMYARD_PLANNED_END_FD']), b'.'); "
 KILLS_ITSELF = NOTES_ITS_PID + "os.kill(os.getpid(), signal.SIGKILL)"
 IMPATIENT = RestartPolicy(most_deaths=2, first_delay_seconds=0.01)
 
@@ -69,10 +70,25 @@ def test_a_signal_goes_on_to_the_program_whose_end_is_ours(tmp_path: Path, numbe
     assert not (tmp_path / "said").read_text(), "the end it was asked for is no death"
 
 
-def test_a_program_that_ends_well_has_ended(tmp_path: Path) -> None:
-    with kept(tmp_path, NOTES_ITS_PID) as process:
+def test_a_program_that_ends_as_planned_has_ended(tmp_path: Path) -> None:
+    with kept(tmp_path, NOTES_ITS_PID + PROVES) as process:
         assert process.wait(timeout=5) == 0
     assert len(read_pids(tmp_path)) == 1
+
+
+def test_to_leave_without_a_fault_is_no_planned_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a job's code may make its worker do."""
+    monkeypatch.chdir(tmp_path)
+    leaves = (sys.executable, "-c", NOTES_ITS_PID + "os._exit(0)")
+    assert KeptProgram(leaves, IMPATIENT).run() == os.EX_SOFTWARE, "who gives up tells so"
+    assert len(read_pids(tmp_path)) == IMPATIENT.most_deaths + 1
+
+
+def test_an_end_that_was_planned_and_failed_is_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails = (sys.executable, "-c", NOTES_ITS_PID + PROVES + "os.kill(os.getpid(), signal.SIGKILL)")
+    assert KeptProgram(fails, IMPATIENT).run() == -signal.SIGKILL
+    assert len(read_pids(tmp_path)) == IMPATIENT.most_deaths + 1
 
 
 def test_a_program_that_leaves_at_its_first_start_is_given_up_at_once(tmp_path: Path) -> None:

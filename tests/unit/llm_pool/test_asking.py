@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from llm_pool.asking.asking import as_messages
-from llm_pool.asking.json_answers import parse_json
 from llm_pool.asking.tool_rounds import ToolFunction, ToolRefusedError
 from llm_pool.call import DEFAULT_RUN, RunConfig
 from llm_pool.catalog import ModelGroup, Price
+from llm_pool.json_text import parse_json
 from llm_pool.pool import Pool
 from llm_pool.types import ChatMessage, JsonFormat, ProviderAnswer, Tool, ToolCall
 from shared.attempts import Usage

@@ -123,7 +123,7 @@ def test_ollama_makes_vectors_where_it_is_named() -> None:
     config = LLMConfig(backend="ollama", api_base="10.0.0.1", api_key="theirs")
     (named,) = build_embedding_catalog(config, "ollama", {}.get).get_group("ollama").deployments
     assert (named.model, named.base_url, named.api_key, named.supports) == (
-        "nomic-embed-text", "10.0.0.1", "theirs", None,
+        "nomic-embed-text", "10.0.0.1", "theirs", ("embed",),
     )  # fmt: skip
 
 
@@ -226,6 +226,15 @@ def test_of_the_models_as_shipped_catalogue_and_short_forms_say_the_same() -> No
 def test_vectors_of_a_backend_without_a_usual_model() -> None:
     with pytest.raises(InputError, match="name one"):
         build_embedding_catalog(LLMConfig(backend="together"), "together", {}.get)
+
+
+@pytest.mark.parametrize("seconds", [2.5, 30.0, 120.0, 400.0])
+def test_a_request_has_time_for_every_try_at_every_deployment(seconds: float) -> None:
+    config = LLMConfig(backend="ollama", timeout_seconds=seconds)
+    group = build_chat_catalog(config, "ollama", {"OLLAMA_API_KEY": "k"}.get).get_group("ollama")
+    tries = (group.retries + 1) * len(group.deployments)
+    assert (tries, {deployment.timeout_seconds for deployment in group.deployments}) == (6, {seconds})
+    assert group.timeout_seconds >= max(300.0, tries * seconds + group.retries)
 
 
 def test_where_answers_are_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from shared.errors import (
     LLMBudgetExceededError,
     LLMContentBlockedError,
     LLMError,
+    LLMNoPermitError,
     LLMTimeoutError,
     LLMUnavailableError,
 )
@@ -230,7 +231,12 @@ async def test_a_failure_is_told_to_all_who_waited_and_its_attempts_to_one() -> 
 
 
 @pytest.mark.parametrize(
-    "failure", [LLMBudgetExceededError("call", Decimal(1), None), LLMTimeoutError("no answer within 60 s")]
+    "failure",
+    [
+        LLMBudgetExceededError("call", Decimal(1), None),
+        LLMNoPermitError("what is left of batch:1 is held by other calls"),
+        LLMTimeoutError("no answer within 60 s"),
+    ],
 )
 async def test_who_waited_does_not_fail_for_the_askers_money_or_time(failure: LLMError) -> None:
     def answer(number: int) -> CompletionResponse:

@@ -146,6 +146,7 @@ def fingerprint(*deployments: Deployment, **group: Any) -> str:
         {"base_url": "http://elsewhere"},
         {"options": {"think": True}},
         {"takes_temperature": False},
+        {"supports": ("chat",)},
         {"default_max_tokens": 7},
     ],
 )

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +14,18 @@ from llm_pool.asking.asking import AskablePool
 from llm_pool.catalog import Catalog
 from llm_pool.client.client import Client
 from llm_pool.client.config import LLMConfig
-from llm_pool.client.failed_requests import FailedRequestQueue
 from llm_pool.client.pools import ClientPools
 from llm_pool.client.short_forms import ClientHolder
-from llm_pool.middleware.retry import Backoff, Retry
-from llm_pool.policies import CooldownPolicy
-from llm_pool.pool import Pool
 from llm_pool.types import ChatMessage, JsonFormat
-from shared.clock import SystemClock
 from shared.errors import (
     ConfigurationError,
     LLMAuthenticationError,
-    LLMInvalidRequestError,
     LLMOverloadedError,
     LLMStreamBrokenError,
-    LLMUnavailableError,
     NotFoundError,
 )
-from tests.fakes.scripted_provider import Script, build_registry
-
-MOCK = LLMConfig(backend="mock")
-TRIED = [LLMOverloadedError("down")] * 3
-"""By a first try and two retries."""
-
-
-class Scripted:
-    """A client whose backend follows a script, whatever deployments its catalogue names."""
-
-    def __init__(self, script: Script, config: LLMConfig = MOCK) -> None:
-        self.catalogs: list[Catalog] = []
-        self._script = script
-        self.client = Client(config, pools=ClientPools(config, build_pool=self._build, lookup={}.get))
-
-    def _build(self, catalog: Catalog) -> AskablePool:
-        self.catalogs.append(catalog)
-        (create,) = build_registry(dict.fromkeys(_names(catalog), self._script)).values()
-        patient = replace(catalog, policies=replace(catalog.policies, cooldown=CooldownPolicy(failures=1000)))
-        retry = Retry(SystemClock(), Backoff(draw=lambda low, _: low))
-        return Pool(patient, retry=retry, registry=dict.fromkeys(("mock", "ollama"), create))
-
-
-def _names(catalog: Catalog) -> Sequence[str]:
-    return [deployment.name for deployment in catalog.deployments]
+from tests.fakes.scripted_client import MOCK, Scripted
+from tests.fakes.scripted_provider import Script
 
 
 @pytest.fixture
@@ -148,54 +116,6 @@ async def test_vectors_of_one_text_or_many(script: Script) -> None:
     assert (await client.embed(["one", "three"])).vectors == ((3.0, 1.0), (5.0, 1.0))
 
 
-@pytest.mark.parametrize("operation", ["chat", "generate"])
-async def test_what_nobody_answers_is_kept_and_its_id_told(script: Script, operation: str) -> None:
-    script.steps = [LLMOverloadedError("down", retry_after_seconds=90)]
-    client = Scripted(script).client
-    with pytest.raises(LLMUnavailableError) as caught:
-        await getattr(client, operation)("hello")
-    request_id = caught.value.request_id
-    assert str(caught.value) == f"LLM unavailable. Request queued for retry. ID: {request_id}"
-    assert caught.value.retry_after_seconds == 90
-    assert [attempt.error_type for attempt in caught.value.attempts] == ["LLMOverloadedError"]
-    assert request_id is not None
-    kept = await client.find_failed_request(request_id)
-    assert kept is not None
-    assert (kept.operation, kept.state) == (operation, "parked")
-
-
-async def test_what_was_kept_is_answered_later(script: Script) -> None:
-    script.steps = [*TRIED, "fine"]
-    client = Scripted(script).client
-    with pytest.raises(LLMUnavailableError) as caught:
-        await client.chat("hello")
-    processed = await client.process_queue()
-    assert (processed.answered, processed.still_failing) == (1, 0)
-    kept = await client.find_failed_request(caught.value.request_id or "")
-    assert kept is not None
-    assert kept.response is not None
-    assert kept.response.content == "fine"
-    assert script.asked[0] == script.asked[-1]
-
-
-async def test_what_fails_again_is_kept_once(script: Script) -> None:
-    script.steps = [LLMOverloadedError("down", retry_after_seconds=90)]
-    client = Scripted(script).client
-    with pytest.raises(LLMUnavailableError):
-        await client.chat("hello")
-    processed = await client.process_queue()
-    assert (processed.answered, processed.still_failing) == (0, 1)
-    assert (await client.get_queue_stats()).by_state == {"parked": 1}
-
-
-async def test_what_asking_again_would_not_mend_is_not_kept(script: Script) -> None:
-    script.steps = [LLMInvalidRequestError("no")]
-    client = Scripted(script).client
-    with pytest.raises(LLMInvalidRequestError):
-        await client.chat("hello")
-    assert (await client.get_queue_stats()).by_state == {}
-
-
 async def test_how_it_stands(script: Script) -> None:
     client = Scripted(script).client
     assert (await client.get_status()).current_provider is None
@@ -213,6 +133,42 @@ async def test_a_health_check_says_yes_or_no(script: Script, tmp_path: Path) -> 
     assert await Client(LLMConfig(backend="olama")).health_check() is False
     assert await Client(LLMConfig(backend="ollama", api_base="http://127.0.0.1:1")).health_check() is False
     assert await Client(LLMConfig(pool_url="http://127.0.0.1:1")).health_check() is False
+
+
+async def test_a_health_check_does_not_raise_what_an_adapter_raises(tmp_path: Path) -> None:
+    path = tmp_path / "llmyard.yaml"
+    path.write_text(
+        "deployments: [{name: a, provider: sync, model: m, options: {adapter: 'json:JSONDecoder'}}]\n"
+        "groups: {quality: {deployments: [a]}}"
+    )
+    assert await Client(LLMConfig(catalog_file=path)).health_check() is False
+
+
+async def test_a_health_check_says_no_to_a_surprise(script: Script) -> None:
+    def fall_over(_: Catalog) -> AskablePool:
+        raise ZeroDivisionError
+
+    assert await Client(MOCK, pools=ClientPools(MOCK, build_pool=fall_over)).health_check() is False
+
+
+async def test_quotas_are_those_of_every_model_that_was_asked(script: Script) -> None:
+    client = Scripted(script).client
+    await client.chat("hello", "llama4")
+    await client.chat("hello", "qwen3:8b")
+    await client.embed("hello")
+    quotas = await client.get_quota_status()
+    assert [(quota.deployment, quota.model) for quota in quotas] == [
+        ("mock", "llama4"), ("mock", "mock"), ("mock", "qwen3:8b"),
+    ]  # fmt: skip
+    assert (await client.get_status()).quota == quotas
+
+
+async def test_what_one_model_used_for_chats_and_vectors_is_added_up(script: Script) -> None:
+    client = Scripted(script).client
+    await client.chat("hello")
+    await client.embed("hello")
+    (quota,) = await client.get_quota_status()
+    assert [info.used for info in quota.quotas if info.kind == "requests"] == [2]
 
 
 async def test_the_mock_says_that_it_is_one() -> None:
@@ -285,16 +241,6 @@ async def test_a_pool_that_could_not_be_opened_is_tried_again(tmp_path: Path) ->
     path.write_text("deployments: [{name: a, provider: mock, model: m}]\ngroups: {quality: {deployments: [a]}}")
     assert (await client.chat("hello")).deployment == "a"
     await client.aclose()
-
-
-async def test_a_queue_may_be_shared(script: Script) -> None:
-    queue = FailedRequestQueue()
-    script.steps = [*TRIED, "fine"]
-    pools = Scripted(script)
-    first, second = (Client(MOCK, queue=queue, pools=pools.client._pools) for _ in range(2))
-    with pytest.raises(LLMUnavailableError):
-        await first.chat("hello")
-    assert (await second.process_queue()).answered == 1
 
 
 async def test_one_client_a_process_until_it_is_reset() -> None:

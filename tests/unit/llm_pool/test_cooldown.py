@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -61,10 +62,10 @@ class Yard:
             raise step
         return FINE
 
-    def build_attempt(self, timeout_seconds: float = 60.0, retries: int = 2) -> AttemptCall:
+    def build_attempt(self, timeout_seconds: float = 60.0, retries: int = 2, **group: Any) -> AttemptCall:
         now = self.clock.monotonic()
         call = build_call(entered_at=now, deadline=now + timeout_seconds)
-        return AttemptCall(call, DEPLOYMENT, ModelGroup("fast", (DEPLOYMENT,), retries=retries))
+        return AttemptCall(call, DEPLOYMENT, ModelGroup("fast", (DEPLOYMENT,), retries=retries, **group))
 
     async def ask(self, *steps: LLMError | None, ring: AttemptHandler | None = None, **attempt: float) -> str:
         """The name of what was raised, or the answer."""
@@ -186,11 +187,15 @@ async def test_a_probe_that_met_only_its_callers_mistake_leaves_its_place_to_the
     assert (await yard.read())[0] == "ramping"
 
 
-async def test_a_probe_whose_worker_died_blocks_for_no_longer_than_it_could_have_taken(yard: Yard) -> None:
+@pytest.mark.parametrize(("fallbacks", "longest_seconds"), [(("other",), 50.0), ((), 600.0)])
+async def test_a_probe_whose_worker_died_blocks_for_no_longer_than_it_could_have_taken(
+    yard: Yard, fallbacks: tuple[str, ...], longest_seconds: float
+) -> None:
+    """Without fallbacks a permit is waited for until the deadline, and the probe is none before it has one."""
     await yard.store.cool(KEY, 5.0)
     yard.clock.seconds += 5.0
-    await yard.cooldown._admit(yard.build_attempt(timeout_seconds=600.0))
-    yard.clock.seconds += 54.9
+    await yard.cooldown._admit(yard.build_attempt(timeout_seconds=600.0, fallbacks=fallbacks))
+    yard.clock.seconds += longest_seconds + 4.9
     assert await yard.ask() == "LLMCoolingDownError"
     yard.clock.seconds += 0.2
     assert await yard.ask() == "fine"

@@ -100,7 +100,7 @@ def test_what_every_request_is_to_say_goes_with_it(tmp_path: Path) -> None:
     assert found["gpt-4o"].options == {"api_version": "2024-02-01"}
     assert found["gpt-4o-direct"].options == {"temperature": 0.2, "max_completion_tokens": 500}
     assert found["gpt-4o-direct"].default_max_tokens == 500
-    assert found["local"].options == {"num_ctx": 8192, "num_predict": 64}
+    assert found["local"].options == {"num_ctx": 8192, "num_predict": 64, "embedding_model": "llama3"}
 
 
 def test_limits_prices_weights_and_times_arrive(tmp_path: Path) -> None:

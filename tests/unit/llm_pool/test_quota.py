@@ -75,6 +75,35 @@ def test_a_quota_whose_reset_has_come_is_full_again(clock: MovingClock) -> None:
     assert (info.remaining, info.used, info.resets_at, info.is_warning) == (100, 0, None, False)
 
 
+def refuse(period: str = "minute") -> QuotaReading:
+    """As Gemini does, which names no reset of its minutes."""
+    return QuotaReading("requests", period, 100, 0, None)
+
+
+@pytest.mark.parametrize(("period", "seconds"), [("minute", 60), ("day", 86_400)])
+def test_a_quota_that_names_no_reset_is_believed_for_its_period(clock: MovingClock, period: str, seconds: int) -> None:
+    tracker = QuotaTracker(clock=clock)
+    tracker.increment_local_count(A, None)
+    tracker.update(A, [refuse(period)])
+    clock.seconds += seconds - 1
+    assert (only(tracker).remaining, only(tracker).is_warning) == (0, True)
+    clock.seconds += 1
+    assert [info.is_counted for info in tracker.get_status()[0].quotas] == [True, True]
+
+
+def test_an_answer_that_tells_nothing_ends_what_names_no_reset_and_what_is_past_it(clock: MovingClock) -> None:
+    tracker = QuotaTracker(clock=clock)
+    tracker.update(A, [refuse()])
+    tracker.increment_local_count(A, Usage(3, 2))
+    assert [(info.used, info.is_counted) for info in tracker.get_status()[0].quotas] == [(1, True), (5, True)]
+    tracker.update(A, [tell(0, resets_in=30.0)])
+    tracker.increment_local_count(A, None)
+    assert (only(tracker).remaining, only(tracker).is_counted) == (0, False)
+    clock.seconds += 30
+    tracker.increment_local_count(A, None)
+    assert [info.used for info in tracker.get_status()[0].quotas] == [3, 5]
+
+
 def test_a_limit_that_is_not_told_again_is_remembered(clock: MovingClock) -> None:
     tracker = QuotaTracker(clock=clock)
     tracker.update(A, [tell(90)])

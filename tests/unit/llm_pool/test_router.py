@@ -133,6 +133,7 @@ async def test_before_a_group_is_given_up_the_one_with_the_soonest_permit_is_wai
     await build_router(clock, asked, *groups)(build_need(clock))
     assert asked.names == ["a", "b", "c", "b", "d"]
     assert [call.is_last for call in asked.calls] == [False, False, False, True, True]
+    assert [call.has_next for call in asked.calls] == [True, True, False, False, False]
 
 
 async def test_who_is_alone_in_its_group_waits_at_once_and_only_once() -> None:

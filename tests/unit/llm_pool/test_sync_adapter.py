@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -60,8 +61,34 @@ READY = OldAdapter()
 
 
 def make_adapter(deployment: Deployment) -> object:
-    """What a catalogue may name."""
+    """A factory, as a catalogue may name."""
     return lambda prompt: f"{deployment.model}: {prompt}"
+
+
+def say(prompt: str) -> str:
+    """A plain function is an adapter as it stands."""
+    return f"said: {prompt}"
+
+
+class OfDeployment:
+    """Made with the deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._model = deployment.model
+
+    def execute_prompt(self, prompt: str) -> str:
+        return f"{self._model}: {prompt}"
+
+
+class WithoutRoom:
+    """Cannot be made with anything."""
+
+    def execute_prompt(self, prompt: str) -> str:
+        return prompt
+
+
+def make_nothing(deployment: Deployment) -> object:
+    raise FileNotFoundError("no license")
 
 
 def build(adapter: object, threads: int = 8) -> SyncAdapterProvider:
@@ -167,9 +194,18 @@ async def test_what_is_no_text_is_no_answer() -> None:
         await build(lambda _: None).complete(QUESTION, 5)
 
 
-@pytest.mark.parametrize(("name", "content"), [("make_adapter", "old-1: hello"), ("READY", "said: hello")])
-async def test_a_catalogue_names_an_adapter_or_what_makes_one(name: str, content: str) -> None:
-    deployment = Deployment("old", "sync", "old-1", options={"adapter": f"{__name__}:{name}", "threads": 2})
+@pytest.mark.parametrize(
+    ("option", "name", "content"),
+    [
+        ("adapter", "READY", "said: hello"),
+        ("adapter", "say", "said: hello"),
+        ("adapter", "OfDeployment", "old-1: hello"),
+        ("factory", "OfDeployment", "old-1: hello"),
+        ("factory", "make_adapter", "old-1: hello"),
+    ],
+)
+async def test_a_catalogue_names_an_adapter_or_what_makes_one(option: str, name: str, content: str) -> None:
+    deployment = Deployment("old", "sync", "old-1", options={option: f"{__name__}:{name}", "threads": 2})
     answer = await create_sync_adapter(deployment, Connections()).complete(QUESTION, 5)
     assert answer.content == content
 
@@ -184,11 +220,36 @@ async def test_a_catalogue_names_an_adapter_or_what_makes_one(name: str, content
         {"adapter": "json:dumps", "threads": 0},
         {"adapter": "json:dumps", "thread": 1},
         {"adapter": 5},
+        {"factory": 5},
+        {"adapter": "json:dumps", "factory": "json:dumps"},
+        {"factory": f"{__name__}:READY"},
     ],
 )
 def test_options_that_name_no_adapter_stop_the_start(options: dict[str, object]) -> None:
     with pytest.raises(errors.ConfigurationError, match="deployment 'old'"):
         create_sync_adapter(Deployment("old", "sync", "old-1", options=options), Connections())
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "says"),
+    [
+        ("adapter", "WithoutRoom", "adapter.*WithoutRoom'.*TypeError: .*must take the deployment"),
+        ("factory", "WithoutRoom", "factory.*WithoutRoom'.*TypeError: .*must take the deployment"),
+        ("factory", "make_nothing", "make_nothing'.*FileNotFoundError: no license"),
+        ("factory", "say", "'old' is of type str: name something"),
+    ],
+)
+def test_what_makes_no_adapter_stops_the_start(option: str, name: str, says: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"(?s){says}"):
+        create_sync_adapter(Deployment("old", "sync", "old-1", options={option: f"{__name__}:{name}"}), Connections())
+
+
+def test_a_module_that_cannot_be_loaded_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "falls_over.py").write_text("raise RuntimeError('no license')")
+    monkeypatch.syspath_prepend(tmp_path)
+    deployment = Deployment("old", "sync", "old-1", options={"adapter": "falls_over:Adapter"})
+    with pytest.raises(errors.ConfigurationError, match=r"falls_over:Adapter.*no license"):
+        create_sync_adapter(deployment, Connections())
 
 
 def test_what_cannot_be_asked_stops_the_start() -> None:

@@ -14,9 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from llm_pool.catalog import ModelGroup
+from llm_pool.pool import Pool
 from llm_pool.tokens.counting import MESSAGE_TOKENS, REQUEST_TOKENS, SURE_AFTER, TOOLS_TOKENS, TokenCounter
 from llm_pool.tokens.script_weights import PLAIN, SAMPLED_CHARACTERS, weigh
 from llm_pool.types import ChatMessage, CompletionRequest, EmbeddingRequest, JsonFormat, Tool, ToolCall
+from tests.fakes.scripted_provider import Script, build_catalog, build_registry, deploy
 from tests.fakes.token_samples import SAMPLES, Sample
 
 BY_NAME = {sample.name: sample for sample in SAMPLES}
@@ -100,8 +103,10 @@ def test_vectors_are_no_completion_tokens() -> None:
     assert estimate.prompt_tokens > 1.9 * weigh(LONG_ENGLISH).tokens
 
 
-def observe_text_tokens(counter: TokenCounter, ratio: float, text: str = LONG_ENGLISH, model: str = "fast") -> None:
-    counter.observe(ask(text, model), round(weigh(text).tokens * ratio) + MESSAGE_TOKENS)
+def observe_text_tokens(
+    counter: TokenCounter, ratio: float, text: str = LONG_ENGLISH, group: str = "fast", model: str = "m"
+) -> None:
+    counter.observe(ask(text, group), round(weigh(text).tokens * ratio) + MESSAGE_TOKENS, model)
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.9, 1.6])
@@ -144,10 +149,10 @@ def test_few_prompts_are_longer_than_estimated_once_answers_came() -> None:
 
 def test_a_strange_answer_moves_the_estimate_within_bounds() -> None:
     counter, plain = TokenCounter(), weigh(LONG_ENGLISH).tokens
-    counter.observe(ask(), 10**9)
+    counter.observe(ask(), 10**9, "m")
     assert estimate_text(counter) <= 4 * plain + 1
     for _ in range(SURE_AFTER):
-        counter.observe(ask(model="other"), 0)
+        counter.observe(ask(model="other"), 0, "m2")
     assert estimate_text(counter, model="other") >= 0.1 * plain
 
 
@@ -160,10 +165,40 @@ def test_models_and_scripts_are_learnt_apart() -> None:
     assert estimate_text(counter, russian) < 0.6 * before[1]
 
 
+def test_a_group_of_several_models_is_estimated_by_the_one_that_makes_most_of_a_text() -> None:
+    counter = TokenCounter()
+    for _ in range(60):
+        observe_text_tokens(counter, 1.6, model="wordy")
+        observe_text_tokens(counter, 0.8, model="terse")
+    assert 1.6 < estimate_text(counter) / weigh(LONG_ENGLISH).tokens <= 1.6 * 1.08
+    assert 1.6 < counter.count(LONG_ENGLISH, "wordy") / weigh(LONG_ENGLISH).tokens <= 1.6 * 1.08
+    assert 0.8 < counter.count(LONG_ENGLISH, "terse") / weigh(LONG_ENGLISH).tokens <= 0.8 * 1.08
+
+
+async def test_a_pool_learns_of_the_model_that_answered() -> None:
+    counter = TokenCounter()
+    catalog = build_catalog(ModelGroup("fast", (deploy("a"), deploy("b")), strategy="priority"))
+    pool = Pool(catalog, tokens=counter, registry=build_registry({"a": Script(), "b": Script()}))
+    before = counter.count(LONG_ENGLISH, "a-model")
+    for _ in range(20):
+        await pool.complete(ask())
+    await pool.aclose()
+    assert counter.count(LONG_ENGLISH, "a-model") < before / 2
+    assert counter.count(LONG_ENGLISH, "b-model") == before
+
+
+def test_what_is_learnt_of_a_model_in_one_group_is_known_in_another_from_its_first_answer_there() -> None:
+    counter = TokenCounter()
+    for _ in range(60):
+        observe_text_tokens(counter, 0.5, group="fast")
+    observe_text_tokens(counter, 0.5, group="quality")
+    assert estimate_text(counter, model="quality") == estimate_text(counter, model="fast")
+
+
 def test_short_prompts_teach_nothing() -> None:
     counter = TokenCounter()
     for _ in range(20):
-        counter.observe(ask("hello"), 60)
+        counter.observe(ask("hello"), 60, "m")
     assert estimate_text(counter) == estimate_text(TokenCounter())
 
 

@@ -190,6 +190,17 @@ def test_an_error_at_the_end_of_a_stream(error: LLMError) -> None:
     assert tell(caught.value) == tell(error)
 
 
+def test_an_error_says_what_it_cost_a_purse_that_came_along() -> None:
+    error = errors.LLMStreamBrokenError(OVERLOADED, "fi")
+    body = send(build_error_body(error, include_attempts=True, spent_usd=Decimal("0.12")))
+    assert read_error(502, body, None).spent_usd == Decimal("0.12")
+    with pytest.raises(errors.LLMStreamBrokenError) as caught:
+        read_line(dump_error_line(error, include_attempts=True, spent_usd=Decimal(0)))
+    assert caught.value.spent_usd == 0
+    with pytest.raises(ValueError, match="decimal"):
+        read_error(502, {**body, "spent_usd": "much"}, None)
+
+
 def tell(error: BaseException | None) -> Any:
     """All that an error says; those it was raised from, likewise."""
     if not isinstance(error, LLMError):

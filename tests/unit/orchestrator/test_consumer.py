@@ -16,6 +16,7 @@ from orchestrator.beat import MAINTENANCE_QUEUE
 from orchestrator.celery_app import BULK_QUEUE, JOBS_QUEUE
 from orchestrator.consumer import BETWEEN_SLICES_SECONDS, FEWEST_AT_ONCE, SWEEPS_AT_ONCE, Appetite, EvidenceConsumer
 from orchestrator.greenlet_pool import TaskPool
+from orchestrator.liveness.pulse import STANDS_SECONDS
 from orchestrator.workload import Workload
 
 QUEUES: Final = (BULK_QUEUE, MAINTENANCE_QUEUE, JOBS_QUEUE)
@@ -39,7 +40,11 @@ def in_hand(pool: TaskPool, **tasks: int) -> Iterator[None]:
 
 
 def find_most(pool: TaskPool, slots: int = 4, queues: tuple[str, ...] = QUEUES) -> list[tuple[str, int]]:
-    return list(Appetite(Workload(slots), pool).find_most(queues).items())
+    return list(build_appetite(pool, slots).find_most(queues).items())
+
+
+def build_appetite(pool: TaskPool, slots: int = 4, standing_seconds: float = 0.0) -> Appetite:
+    return Appetite(Workload(slots), pool, lambda seconds: standing_seconds < seconds)
 
 
 def test_who_is_idle_takes_jobs_then_sweeps_then_a_slice_in_whatever_order_it_is_asked(pool: TaskPool) -> None:
@@ -60,11 +65,16 @@ def test_jobs_in_hand_take_room_however_they_came(pool: TaskPool, tasks: dict[st
 
 
 def test_who_is_full_takes_sweeps_alone(pool: TaskPool) -> None:
-    appetite = Appetite(Workload(4), pool)
+    appetite = build_appetite(pool)
     with in_hand(pool, handle_message=4):
         assert list(appetite.find_most(QUEUES).items()) == [(MAINTENANCE_QUEUE, SWEEPS_AT_ONCE)]
         assert not appetite.has_room()
     assert appetite.has_room()
+
+
+def test_who_stands_still_takes_nothing_whatever_its_room(pool: TaskPool) -> None:
+    appetite = build_appetite(pool, standing_seconds=STANDS_SECONDS)
+    assert (appetite.find_most(QUEUES), appetite.has_room()) == ({}, False)
 
 
 def test_sweeps_take_no_room(pool: TaskPool) -> None:
@@ -78,7 +88,7 @@ def test_a_slice_that_has_not_begun_keeps_a_second_one_out_and_single_jobs_not(p
 
 
 def test_who_has_a_slice_looks_for_the_next_soon(pool: TaskPool) -> None:
-    appetite = Appetite(Workload(4), pool)
+    appetite = build_appetite(pool)
     assert appetite.find_wait_seconds() is None
     with in_hand(pool, run_slice=1):
         assert appetite.find_wait_seconds() == BETWEEN_SLICES_SECONDS

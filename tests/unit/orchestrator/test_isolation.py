@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 
 from llm_pool.types import ChatMessage, CompletionRequest, JsonFormat, Tool, ToolCall
+from orchestrator.isolation.distrust import DISTRUST_SECONDS, Distrust
 from orchestrator.isolation.suspect import choose_wait_seconds, is_suspect
 from orchestrator.isolation.suspects import describe_end
 from orchestrator.isolation.wire import (
@@ -35,6 +36,7 @@ from shared.errors import (
     NotFoundError,
 )
 from tests.builders import build_attempt, build_response
+from tests.fakes.moving_clock import MovingClock
 
 EVERYTHING = CompletionRequest(
     "fast",
@@ -49,16 +51,40 @@ EVERYTHING = CompletionRequest(
 )
 
 
-def test_one_crash_is_nobodys_fault_and_two_make_a_suspect() -> None:
-    assert [is_suspect(crashes) for crashes in range(4)] == [False, False, True, True]
+@pytest.mark.parametrize(
+    ("runs_foreign_code", "told"), [(False, [False, False, True, True]), (True, [False, True, True, True])]
+)
+def test_two_crashes_make_a_suspect_and_one_of_what_runs_foreign_code(
+    runs_foreign_code: bool, told: list[bool]
+) -> None:
+    assert [is_suspect(crashes, runs_foreign_code=runs_foreign_code) for crashes in range(4)] == told
 
 
-def test_a_suspect_is_tried_in_its_own_process_several_times_before_it_is_given_up() -> None:
-    assert len([crashes for crashes in range(MAX_CRASHES) if is_suspect(crashes)]) == 3
+@pytest.mark.parametrize(("runs_foreign_code", "tries"), [(False, 3), (True, 4)])
+def test_a_suspect_is_tried_in_its_own_process_several_times_before_it_is_given_up(
+    runs_foreign_code: bool, tries: int
+) -> None:
+    asked = [crashes for crashes in range(MAX_CRASHES) if is_suspect(crashes, runs_foreign_code=runs_foreign_code)]
+    assert len(asked) == tries
 
 
-def test_each_crash_in_a_process_of_its_own_makes_the_next_wait_longer() -> None:
-    assert [choose_wait_seconds(crashes, lease_seconds=30) for crashes in (0, 2, 3, 4)] == [0, 0, 10, 20]
+def test_a_group_whose_code_killed_a_process_is_distrusted_for_a_while() -> None:
+    clock = MovingClock()
+    distrust = Distrust(clock)
+    assert not distrust.holds("fast")
+    distrust.note("fast")
+    clock.seconds += DISTRUST_SECONDS - 1
+    assert distrust.holds("fast")
+    assert not distrust.holds("quality")
+    distrust.note("fast")
+    clock.seconds += DISTRUST_SECONDS - 1
+    assert distrust.holds("fast"), "each death begins it anew"
+    clock.seconds += 1
+    assert not distrust.holds("fast")
+
+
+def test_each_crash_beyond_the_second_makes_the_next_wait_longer() -> None:
+    assert [choose_wait_seconds(crashes, lease_seconds=30) for crashes in range(5)] == [0, 0, 0, 10, 20]
 
 
 def test_a_question_arrives_as_it_was_asked() -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from orchestrator.jobs.outages import decide_spared_seconds
 from orchestrator.jobs.sweeps import Rhythm
-from orchestrator.reconcile import BATCH, decide_spared_seconds, decide_undelivered
+from orchestrator.reconcile import BATCH, decide_undelivered
 
 LEASE = 30.0
 

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.liveness.deafness import Ear, Look
-from orchestrator.liveness.pulse import Pulse
+from orchestrator.liveness.pulse import STANDS_SECONDS, Pulse
 from tests.fakes.moving_clock import MovingClock
 
 SILENT = 60.0
@@ -19,7 +19,9 @@ class Worker:
         self.pulse = Pulse(QUEUES, is_full=lambda: self.is_full, clock=self.clock.monotonic)
 
     def quiet_after(self, seconds: float) -> float:
+        """Its loop goes round meanwhile."""
         self.clock.seconds += seconds
+        self.pulse.note_turn()
         return self.pulse.read().quiet_seconds
 
 
@@ -45,6 +47,16 @@ def test_having_no_room_is_work_up_to_the_moment_there_is_some(worker: Worker) -
     assert worker.quiet_after(3600) == 0
     worker.is_full = False
     assert worker.quiet_after(7) == 7
+
+
+def test_who_stands_still_has_no_room_and_does_no_work(worker: Worker) -> None:
+    worker.is_full = True
+    worker.clock.seconds += STANDS_SECONDS
+    assert worker.pulse.read().quiet_seconds == STANDS_SECONDS
+    assert not worker.pulse.has_turned_within(STANDS_SECONDS)
+    worker.pulse.note_turn()
+    assert worker.pulse.has_turned_within(STANDS_SECONDS)
+    assert worker.pulse.read().quiet_seconds == 0
 
 
 def test_an_unanswered_poll_is_a_sign_only_where_polls_are_seen(worker: Worker) -> None:

@@ -1,6 +1,6 @@
 """Whether a value fits a JSON schema. The only file that loads `jsonschema`, which takes 0.1 s: load it when needed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jsonschema.exceptions import SchemaError, best_match
@@ -8,10 +8,8 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
+from llm_pool.json_text import FindMismatch
 from shared.errors import InputError
-
-FindMismatch = Callable[[Any], str | None]
-"""What is wrong with a value, in words; None if it fits."""
 
 
 def build_check(shape: Mapping[str, object], field: str = "schema") -> FindMismatch:
@@ -35,6 +33,8 @@ def build_check(shape: Mapping[str, object], field: str = "schema") -> FindMisma
             error = best_match(validator.iter_errors(value))
         except Unresolvable as unknown:
             raise InputError(field, f"it refers to {unknown.ref}, which is not in it", "write it out") from unknown
+        except RecursionError:
+            return "it cannot be followed to its end"
         return None if error is None else f"{error.json_path}: {error.message}"
 
     return find_mismatch
