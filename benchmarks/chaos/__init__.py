@@ -20,7 +20,8 @@ A row's usual shape, as in `row_06_duplicates.py`:
         yard.send(build_ids("a", bench.choose(300, 3000)))        # recorded: attempted, acknowledged; id = question
         ...faults, by bench.random...
         yard.wait_until_done(60)
-        return Finding(yard.check(), notes="what n was", missed=("a condition of its own that did not hold",))
+        return Finding(yard.check(), notes="what n was", wrong=("what may not be",), missed=("was too slow",))
 
+`wrong` is for what no machine excuses; `missed` is for rates and waits, which `--lenient` only tells.
 `bench.choose(short, long)` picks the figure of the form that runs. `yard.rows(sql)` reads the database as its owner.
 """

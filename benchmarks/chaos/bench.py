@@ -3,7 +3,7 @@
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,21 +25,30 @@ class Finding:
     """None for a row that counts no messages, such as one that measures a claim."""
     notes: str
     """n, and the row's own figures; stands in the table."""
+    wrong: tuple[str, ...] = ()
+    """The row's own conditions that hold on any machine, and did not; in words."""
     missed: tuple[str, ...] = ()
-    """The row's own conditions that did not hold, in words."""
+    """Its rates and waits, which a busy machine may miss."""
     recovery_seconds: float | None = None
     """From the end of the last fault until the last job was done."""
     is_broken_off: bool = False
     """The row did not come to its end."""
+    is_not_run: bool = False
+    """This machine lacks what the row needs: nothing was shown, and nothing was wrong."""
 
     @property
     def is_wrong(self) -> bool:
-        """Whatever the machine: something was lost, doubled or made up, or nothing was shown."""
-        return self.is_broken_off or bool(self.verdict and self.verdict.faults)
+        """Whatever the machine: something was lost, doubled, made up or done wrong, or nothing was shown."""
+        return self.is_broken_off or bool(self.wrong) or bool(self.verdict and self.verdict.faults)
 
     @property
     def faults(self) -> tuple[str, ...]:
-        return (*(self.verdict.faults if self.verdict else ()), *self.missed)
+        return (*(self.verdict.faults if self.verdict else ()), *self.wrong, *self.missed)
+
+
+def list_faults(conditions: Mapping[str, bool]) -> tuple[str, ...]:
+    """Of conditions that should not be, those that are."""
+    return tuple(fault for fault, is_so in conditions.items() if is_so)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Compares the three records; pure. What it counts as a fault was seen from the outside, not told by the product."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -10,7 +10,14 @@ from benchmarks.chaos.calls import Call
 from benchmarks.chaos.ledger import LedgerJob, Reply
 from benchmarks.chaos.recorder import Enqueue
 
-FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled", "discarded", "quarantined"})
+TOLD: Final = {
+    "succeeded": "SUCCESS",
+    "failed": "FAILURE",
+    "discarded": "FAILURE",
+    "quarantined": "FAILURE",
+    "cancelled": "REVOKED",
+}
+"""The final states of a job, and what a poller of its Celery tasks must read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +45,11 @@ class Verdict:
     duplicated: tuple[str, ...]
     """More than one job or result, or pollers who were told different answers."""
     unexpected: tuple[str, ...]
-    """Nobody sent it, or it ended in a state that this row does not explain, or with somebody else's answer."""
+    """Nobody sent it; it ended in a state that this row does not explain, or with somebody else's answer; or a poller
+    was told of a success and the job had none.
+    """
     unheard: tuple[str, ...]
-    """Answered, but a poller's Celery result does not say so."""
+    """Ended, but a poller's Celery result does not say so, or says something else."""
     calls: int
     extra_calls: int
     """Beyond one a message."""
@@ -80,7 +89,7 @@ def check(evidence: Evidence) -> Verdict:
         answered=sum(any(map(is_answered, jobs[message_id])) for message_id in acknowledged),
         lost=tuple(sorted(message_id for message_id in acknowledged if not any(map(is_final, jobs[message_id])))),
         duplicated=find_duplicated(evidence, jobs),
-        unexpected=find_unexpected(evidence, sent, called),
+        unexpected=find_unexpected(evidence, jobs, sent, called),
         unheard=find_unheard(evidence, jobs),
         calls=len(evidence.calls),
         extra_calls=len(evidence.calls) - len(called),
@@ -91,7 +100,7 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def is_final(job: LedgerJob) -> bool:
-    return job.state in FINAL_STATES
+    return job.state in TOLD
 
 
 def is_answered(job: LedgerJob) -> bool:
@@ -115,28 +124,37 @@ def find_duplicated(evidence: Evidence, jobs: dict[str, list[LedgerJob]]) -> tup
     return tuple(sorted(twice | several | {message_id for message_id, contents in told.items() if len(contents) > 1}))
 
 
-def find_unexpected(evidence: Evidence, sent: set[str], called: Counter[str]) -> tuple[str, ...]:
+def find_unexpected(
+    evidence: Evidence, jobs: Mapping[str, Sequence[LedgerJob]], sent: set[str], called: Counter[str]
+) -> tuple[str, ...]:
     unsent = {job.message_id for job in evidence.jobs} | called.keys()
     surprises = {job.message_id for job in evidence.jobs if is_final(job) and not is_expected(job, evidence)}
-    return tuple(sorted((unsent - sent) | surprises))
+    succeeded = {message_id for message_id, found in jobs.items() if any(job.state == "succeeded" for job in found)}
+    told = {message_id for message_id, reply in pair_replies(evidence) if reply.state == TOLD["succeeded"]}
+    return tuple(sorted((unsent - sent) | surprises | (told - succeeded)))
 
 
 def is_expected(job: LedgerJob, evidence: Evidence) -> bool:
     return job.state in evidence.expected_states and (job.state != "succeeded" or is_answered(job))
 
 
-def find_unheard(evidence: Evidence, jobs: dict[str, list[LedgerJob]]) -> tuple[str, ...]:
-    """Whoever waits for a task of an answered job must have been told its answer."""
-    answers = {message_id: job.content for message_id, found in jobs.items() for job in found if is_answered(job)}
+def find_unheard(evidence: Evidence, jobs: Mapping[str, Sequence[LedgerJob]]) -> tuple[str, ...]:
+    """Whoever waits for a task of a job that has ended must have been told how, and its answer if it has one."""
+    due = {message_id: {build_due(job) for job in found if is_final(job)} for message_id, found in jobs.items()}
     return tuple(
         sorted(
             {
                 message_id
                 for message_id, reply in pair_replies(evidence)
-                if message_id in answers and (reply.state, reply.content) != ("SUCCESS", answers[message_id])
+                if due.get(message_id) and (reply.state, reply.content) not in due[message_id]
             }
         )
     )
+
+
+def build_due(job: LedgerJob) -> tuple[str, str | None]:
+    """State and content that a poller is to read; a job without an answer tells none."""
+    return TOLD[job.state], job.content if job.state == "succeeded" else None
 
 
 def pair_replies(evidence: Evidence) -> list[tuple[str, Reply]]:

@@ -10,6 +10,7 @@ select message_id, jobs.id::text as job_id, jobs.state, jobs.crash_count,
        (select coalesce(sum(greatest(1, (select count(*) from attempts
                                          where attempts.job_id = runs.job_id and attempts.run = runs.number))), 0)
         from runs where runs.job_id = jobs.id)::bigint as calls_on_record,
+       (select count(*) from runs where runs.job_id = jobs.id and outcome in ('crashed', 'expired')) as crashed_runs,
        (select count(*) from runs where runs.job_id = jobs.id and outcome = 'stale') as stale_runs,
        (select count(*) from results where results.job_id = jobs.id) as results,
        (select run from results where results.job_id = jobs.id) as answering_run,
@@ -67,6 +68,8 @@ class LedgerJob:
     runs: int
     calls_on_record: int
     """Of each run its attempts, and one where it died before it could write them down."""
+    crashed_runs: int
+    """Runs that ended without an outcome: their process was seen to die, or was not heard of again."""
     stale_runs: int
     """Runs that came back after another had taken over."""
     results: int

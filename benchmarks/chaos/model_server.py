@@ -104,7 +104,7 @@ class Server:
             return cut(request)
         if behaviour.status != 200:
             self._note_end(asked, "refused", behaviour.status, Decimal(0))
-            error = dict(behaviour.error) or {"message": "the bench says no", "type": "server_error"}
+            error = dict(behaviour.error) or build_error(behaviour.status)
             return web.json_response({"error": error}, status=behaviour.status, headers=dict(behaviour.headers))
         return await self._give(request, asked, behaviour)
 
@@ -141,6 +141,12 @@ def cut(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
+
+
+def build_error(status: int) -> dict[str, Any]:
+    """As OpenAI types it: what a client makes of a refusal depends on it."""
+    kind = {"type": "requests", "code": "rate_limit_exceeded"} if status == 429 else {"type": "server_error"}
+    return {"message": "the bench says no", **kind}
 
 
 def build_answer(question: str) -> dict[str, Any]:

@@ -127,8 +127,8 @@ def run(bench: Bench) -> Finding:
         verdict = yard.check()
     notes = f"{kills} kills, {len(stages) // len(STAGES) * VICTIMS} at each stage ({', '.join(STAGES)})"
     idle = len(stages) * VICTIMS - kills
-    missed = (f"{idle} of the killed had no job at the stage",) if idle else ()
-    return Finding(verdict, notes, missed, recovery_seconds)
+    wrong = (f"{idle} of the killed had no job at the stage",) if idle else ()
+    return Finding(verdict, notes, wrong=wrong, recovery_seconds=recovery_seconds)
 
 
 def kill_at(stage: str, yard: Yard, prefix: str, chance: Random) -> int:

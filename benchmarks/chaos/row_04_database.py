@@ -77,8 +77,8 @@ def run(bench: Bench) -> Finding:
         f"{faults.restarts} restarts, all connections terminated {faults.terminations} times, "
         f"read-only for {faults.read_only_seconds:.0f} s; over HTTP {describe_answers(answers)}"
     )
-    missed = (*find_improper(answers), *(f"worker {name} ended" for name in dead), *find_untouched(answers))
-    return Finding(verdict, notes, missed, recovery_seconds)
+    wrong = (*find_improper(answers), *(f"worker {name} ended" for name in dead), *find_untouched(answers))
+    return Finding(verdict, notes, wrong=wrong, recovery_seconds=recovery_seconds)
 
 
 def restart_repeatedly(bench: Bench, yard: Yard, faults: Faults) -> None:

@@ -26,14 +26,14 @@ def run(bench: Bench) -> Finding:
     prefixes = [f"{form}{number:02d}-" for form in ("other-", "same-") for number in range(rounds)]
     with bench.open_yard(YardSettings(concurrency=4 * JOBS)) as yard:
         yard.start_beat()
-        missed = [fault for prefix in prefixes for fault in ROUNDS[prefix[0]](yard, prefix)]
+        wrong = [fault for prefix in prefixes for fault in ROUNDS[prefix[0]](yard, prefix)]
         yard.start_worker("last")
         yard.wait_until_done(STEP_SECONDS)
         verdict = yard.check()
     if verdict.ledger_usd != verdict.bill_usd:
-        missed.append("the cost of a late answer was not kept")
+        wrong.append("the cost of a late answer was not kept")
     notes = f"{rounds} pauses with a successor, {rounds} with the same worker reclaiming, {JOBS} jobs in hand each"
-    return Finding(verdict, notes, tuple(missed))
+    return Finding(verdict, notes, wrong=tuple(wrong))
 
 
 def pause_with_successor(yard: Yard, prefix: str) -> list[str]:

@@ -7,9 +7,9 @@ quota. A provider that refuses connections sees no probe: those are counted by t
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks.chaos.behaviour import Behaviour
 from benchmarks.chaos.bench import Bench, Finding, Row
 from benchmarks.chaos.calls import Call
-from benchmarks.chaos.checker import Evidence, check
+from benchmarks.chaos.checker import check
 from benchmarks.chaos.model import Model
 from benchmarks.chaos.parts import Program, wait_until
 from benchmarks.chaos.yard import Yard, YardSettings, build_ids
@@ -25,6 +25,9 @@ from benchmarks.chaos.yard import Yard, YardSettings, build_ids
 QUOTA: Final = 100
 MESSAGES: Final = 110
 PROBE_SECONDS: Final = 5.0
+MINUTE_SECONDS: Final = 60.0
+UNDER_WAY_SECONDS: Final = 2.0
+"""Calls let out a minute apart may arrive so much closer together where a busy machine held up the first of them."""
 DEPLOYMENT: Final = """
   - name: {name}
     provider: openai_compatible
@@ -78,13 +81,16 @@ def run(bench: Bench) -> Finding:
         is_done = yard.wait_until_done(180)
         recovery_seconds = time.time() - ended_at
         probes = {name: count_probes(yard, name, models[name], began_at, ended_at) for name in models}
-        missed = list(find_missed(yard, models, seconds, probes, ended_at))
-        calls = [call for model in models.values() for call in model.log.calls()]
+        calls = {name: model.log.calls() for name, model in models.items()}
+        after = {name: [call for call in of_one if call.arrived_at > ended_at] for name, of_one in calls.items()}
+        wrong = [*find_spent(yard), *find_impatient(probes, seconds), *find_steep(after)]
         evidence = yard.gather()
-        verdict = check(Evidence(evidence.enqueues, calls, evidence.jobs, evidence.replies))
+        everything = [call for of_one in calls.values() for call in of_one]
+        verdict = check(replace(evidence, calls=everything))
     figures = ", ".join(f"{name} {count}" for name, count in probes.items())
     notes = f"{seconds} s, {len(OUTAGES) * MESSAGES} messages; probes meanwhile: {figures}"
-    return Finding(verdict, notes, tuple(missed), recovery_seconds if is_done else None)
+    recovery = recovery_seconds if is_done else None
+    return Finding(verdict, notes, tuple(wrong), tuple(find_crowded(after)), recovery)
 
 
 def start_model(name: str, ending: ExitStack) -> Model:
@@ -118,39 +124,43 @@ def count_probes(yard: Yard, name: str, model: Model, began_at: float, ended_at:
     return sum(began_at <= call.arrived_at <= ended_at for call in model.log.calls())
 
 
-def find_missed(
-    yard: Yard, models: Mapping[str, Model], seconds: float, probes: Mapping[str, int], ended_at: float
-) -> Sequence[str]:
-    missed = []
+def find_spent(yard: Yard) -> Iterator[str]:
     if yard.count("select count(*) from jobs where crash_count > 0 or state = 'failed'"):
-        missed.append("an attempt was spent or a job failed")
+        yield "an attempt was spent or a job failed"
+
+
+def find_impatient(probes: Mapping[str, int], seconds: float) -> Iterator[str]:
     # One that begins as the window does, and one that ends with it.
-    missed += [
-        f"{name} was probed {count} times" for name, count in probes.items() if count > seconds / PROBE_SECONDS + 2
-    ]
-    for name, model in models.items():
-        calls = [call for call in model.log.calls() if call.arrived_at > ended_at]
-        missed += [f"{name}: {fault}" for fault in find_faults_of_ramp(calls)]
-    return missed
+    most = seconds / PROBE_SECONDS + 2
+    return (f"{name} was probed {count} times" for name, count in probes.items() if count > most)
 
 
-def find_faults_of_ramp(calls: Sequence[Call]) -> Sequence[str]:
-    """Of the calls after the outage, in the order of arrival."""
+def find_steep(after: Mapping[str, Sequence[Call]]) -> Iterator[str]:
+    """Of each provider's calls after the outage, in the order of arrival: what lateness does not explain."""
+    for name, calls in after.items():
+        yield from (f"{name}: {fault}" for fault in find_faults_of_ramp(calls))
+        if (most := find_most_within(calls, MINUTE_SECONDS - UNDER_WAY_SECONDS)) > QUOTA:
+            yield f"{name}: {most} calls in less than a minute"
+
+
+def find_crowded(after: Mapping[str, Sequence[Call]]) -> Iterator[str]:
+    most = {name: find_most_within(calls, MINUTE_SECONDS) for name, calls in after.items()}
+    return (f"{name}: {count} calls within a minute" for name, count in most.items() if count > QUOTA)
+
+
+def find_faults_of_ramp(calls: Sequence[Call]) -> Iterator[str]:
+    """That calls come late makes a ramp less steep, never steeper."""
     answered = sorted(call.ended_at for call in calls if call.ended_at is not None)
-    faults = []
     for number, call in enumerate(calls):
         before = sum(ended_at <= call.arrived_at for ended_at in answered)
         if number + 1 > 2 * before + 1:
-            faults.append(f"call {number + 1} came after {before} answers")
-            break
-    if (most := find_most_a_minute(calls)) > QUOTA:
-        faults.append(f"{most} calls within a minute")
-    return faults
+            yield f"call {number + 1} came after {before} answers"
+            return
 
 
-def find_most_a_minute(calls: Sequence[Call]) -> int:
+def find_most_within(calls: Sequence[Call], seconds: float) -> int:
     moments = [call.arrived_at for call in calls]
-    return max((sum(start <= moment < start + 60 for moment in moments) for start in moments), default=0)
+    return max((sum(start <= moment < start + seconds for moment in moments) for start in moments), default=0)
 
 
 ROW = Row(7, "an outage of every provider: 503, silence, refused connections", run)

@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.chaos.behaviour import Behaviour
-from benchmarks.chaos.bench import Bench, Finding, Row
+from benchmarks.chaos.bench import Bench, Finding, Row, list_faults
 from benchmarks.chaos.checker import check
+from benchmarks.chaos.ledger import LedgerJob
 from benchmarks.chaos.yard import CATALOG, Yard, YardSettings, build_ids
 
 RATE: Final = 50.0
 HARMS: Final = ("crash", "block", "eat")
+POISONS: Final = tuple(f"please {harm}" for harm in HARMS)
 MAX_RATIO: Final = 2.0
+CRASHES: Final = 5
+"""What the page promises, whatever the product's own figure is."""
 POISON: Final = """  - {{name: poisonable, provider: sync, model: m, price: free,
      options: {{adapter: "tests.fakes.poison:adapter"}}}}
 groups:
@@ -45,21 +49,31 @@ def run(bench: Bench) -> Finding:
         yard.start_beat()
         yard.model.behave("", Behaviour(delay_seconds=0.2))
         send_steadily(yard, calm, ())
-        send_steadily(yard, harmed, [f"please {harm}" for harm in HARMS])
+        send_steadily(yard, harmed, POISONS)
         yard.wait_until_done(180)
-        verdict = check(replace(yard.gather(), expected_states=frozenset({"succeeded", "quarantined"})))
+        evidence = replace(yard.gather(), expected_states=frozenset({"succeeded", "quarantined"}))
         waits = read_waits(yard)
-        quarantined = {row["message_id"] for row in yard.rows(FINISHED) if row["state"] == "quarantined"}
+    verdict = check(evidence)
+    crashes = {job.message_id: job.crash_count for job in evidence.jobs if job.state == "quarantined"}
     before, after = (find_p95([waits[message] for message in stream if message in waits]) for stream in (calm, harmed))
     notes = (
         f"{len(calm)} messages alone, {len(harmed)} beside {len(HARMS)} poisons: p95 wait {before:.2f} s and "
-        f"{after:.2f} s, {after / before:.2f} times; {len(deaths)} workers died; quarantined {len(quarantined)}"
+        f"{after:.2f} s, {after / before:.2f} times; {len(deaths)} workers died; quarantined {len(crashes)}"
     )
-    missed = {
-        "the others waited twice as long": after >= MAX_RATIO * before,
-        "not the poisons alone were quarantined": quarantined != {f"please {harm}" for harm in HARMS},
-    }
-    return Finding(verdict, notes, tuple(fault for fault, holds in missed.items() if holds))
+    missed = list_faults({"the others waited twice as long": after >= MAX_RATIO * before})
+    return Finding(verdict, notes, wrong=tuple(find_misjudged(evidence.jobs)), missed=missed)
+
+
+def find_misjudged(jobs: Sequence[LedgerJob]) -> Iterator[str]:
+    """Innocents that were quarantined, and poisons that were not, or not after the crashes that are promised."""
+    for job in jobs:
+        if job.message_id not in POISONS:
+            if job.state == "quarantined":
+                yield f"{job.message_id} is innocent and was quarantined"
+        elif job.state != "quarantined":
+            yield f"{job.message_id} was not quarantined"
+        elif (job.crash_count, job.crashed_runs) != (CRASHES, CRASHES):
+            yield f"{job.message_id} was quarantined after {job.crash_count} crashes, of {job.crashed_runs} runs"
 
 
 STREAMS: Final = (("calm", (15, 60)), ("harmed", (45, 300)))

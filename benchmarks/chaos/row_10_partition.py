@@ -82,7 +82,8 @@ def run(bench: Bench) -> Finding:
             verdict = yard.check()
     named = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in returned.items())
     notes = f"all answered and told {jobs_seconds:.1f} s after the cut; consuming again at most: {named}"
-    return Finding(verdict, notes, tuple(find_missed(jobs_seconds, returned)), jobs_seconds)
+    missed = tuple(find_missed(jobs_seconds, returned))
+    return Finding(verdict, notes, missed=missed, recovery_seconds=jobs_seconds)
 
 
 def find_missed(jobs_seconds: float, returned: dict[str, float]) -> Iterator[str]:

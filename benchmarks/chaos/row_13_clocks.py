@@ -7,7 +7,7 @@ within 2 x (lease + sweep). Then a provider puts jobs off until a date, to the w
 it is behind: `Retry-After` as a date is where a provider's clock meets ours.
 
 No effect means: no lease ran out before that kill, nothing was asked twice, what was put off came back when it was due.
-Needs a C compiler, for the few lines that shift a clock; without one the row says so, and shows nothing.
+Needs a C compiler, for the few lines that shift a clock; without one the row is not run.
 """
 
 import signal
@@ -23,7 +23,7 @@ from typing import Final
 
 from benchmarks.chaos import ledger
 from benchmarks.chaos.behaviour import Behaviour
-from benchmarks.chaos.bench import Bench, Finding, Row
+from benchmarks.chaos.bench import Bench, Finding, Row, list_faults
 from benchmarks.chaos.parts import Part, comes_about, wait_until
 from benchmarks.chaos.shifted_clock import ShiftedClock, build_library, find_obstacle
 from benchmarks.chaos.yard import Yard, YardSettings, build_ids
@@ -36,6 +36,7 @@ BOUND_SECONDS: Final = 2 * (LEASE_SECONDS + SWEEP_SECONDS)
 CONCURRENCY: Final = 16
 LONG_SECONDS: Final = 4 * LEASE_SECONDS
 SHORT_SECONDS: Final = 1.0
+ANSWERED_SECONDS: Final = BOUND_SECONDS + SHORT_SECONDS
 PUT_OFF_SECONDS: Final = 8.0
 """From the provider's refusal to the date in it."""
 EARLY_SECONDS: Final = 3.0
@@ -52,21 +53,34 @@ class Side:
     beat: Part
 
 
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """What came of jobs that a provider put off."""
+
+    wrong: tuple[str, ...]
+    missed: tuple[str, ...]
+
+
 def run(bench: Bench) -> Finding:
     if obstacle := find_obstacle():
-        return Finding(None, f"not run: {obstacle}")
+        return Finding(None, obstacle, is_not_run=True)
     with bench.open_yard(YardSettings(lease_seconds=LEASE_SECONDS, concurrency=CONCURRENCY)) as yard:
         sides = start_sides(yard, build_library(yard.directory))
-        missed = [*work_through_a_jump(yard, sides), *find_effects(yard, sides)]
+        is_in_time = work_through_a_jump(yard, sides)
+        wrong = tuple(find_effects(yard, sides))
         recovery_seconds = lose_a_worker(yard, sides)
-        missed += put_off_until_a_date(yard, "ahead")
+        ahead = put_off_until_a_date(yard, "ahead")
         sides[1].clock.set(-SHIFT_SECONDS)
-        missed += put_off_until_a_date(yard, "behind")
+        behind = put_off_until_a_date(yard, "behind")
         verdict = yard.check()
-    if recovery_seconds > BOUND_SECONDS + SHORT_SECONDS:
-        missed.append(f"the dead worker's jobs were not answered within {BOUND_SECONDS:.0f} s")
+    late = {
+        "the running jobs did not end in their time": not is_in_time,
+        f"the dead worker's jobs were not answered within {BOUND_SECONDS:.0f} s": recovery_seconds > ANSWERED_SECONDS,
+    }
+    wrong += (*ahead.wrong, *behind.wrong)
+    missed = (*list_faults(late), *ahead.missed, *behind.missed)
     notes = "worker and beat 300 s ahead, worker and beat 300 s behind, all swapped half way through running jobs"
-    return Finding(verdict, notes, tuple(missed), recovery_seconds)
+    return Finding(verdict, notes, wrong, missed, recovery_seconds)
 
 
 def start_sides(yard: Yard, library: Path) -> tuple[Side, Side]:
@@ -98,7 +112,12 @@ def start_program(yard: Yard, name: str, clock: ShiftedClock, *arguments: str) -
     )
 
 
-def work_through_a_jump(yard: Yard, sides: tuple[Side, Side]) -> Iterator[str]:
+def work_through_a_jump(yard: Yard, sides: tuple[Side, Side]) -> bool:
+    """Whether all was answered in its time.
+
+    Raises:
+        RuntimeError: the clocks did not jump, so the row would show nothing.
+    """
     yard.model.behave("long", Behaviour(delay_seconds=LONG_SECONDS))
     yard.send([*build_ids("long", CONCURRENCY), *build_ids("quick", 100)])
     wait_until(lambda: yard.model.log.count("long") == CONCURRENCY, 30, "the long jobs are in hand")
@@ -106,25 +125,26 @@ def work_through_a_jump(yard: Yard, sides: tuple[Side, Side]) -> Iterator[str]:
     ahead, behind = sides
     shift(behind.clock, ahead.clock)
     if not (behind.clock.is_shifted(SHIFT_SECONDS) and ahead.clock.is_shifted(-SHIFT_SECONDS)):
-        yield "the clocks were not shifted: the row shows nothing"
-    if not yard.wait_until_done(LONG_SECONDS + BOUND_SECONDS):
-        yield "the running jobs did not end in their time"
+        raise RuntimeError("the clocks were not shifted")
+    return yard.wait_until_done(LONG_SECONDS + BOUND_SECONDS)
 
 
-def put_off_until_a_date(yard: Yard, whose: str) -> Iterator[str]:
+def put_off_until_a_date(yard: Yard, whose: str) -> PutOff:
     due_at = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
     yard.model.behave(whose, Behaviour(status=503, headers={"Retry-After": format_datetime(due_at, usegmt=True)}))
     yard.send(build_ids(whose, 4))
-    # A deployment that an earlier date has switched off for minutes is not even asked.
-    if not comes_about(lambda: yard.model.log.count(whose, ending="refused") > 0, DRAIN_SECONDS):
-        yield f"a worker that is {whose} does not call a provider that is well"
-        return
+    was_asked = comes_about(lambda: yard.model.log.count(whose, ending="refused") > 0, DRAIN_SECONDS)
     yard.model.behave(whose, Behaviour())
-    if not yard.wait_until_done(PUT_OFF_SECONDS + DRAIN_SECONDS):
-        yield f"a worker that is {whose} did not come back to what was put off when it was due"
+    is_done = yard.wait_until_done(PUT_OFF_SECONDS + DRAIN_SECONDS)
     answered = [call.arrived_at for call in yard.model.log.calls(whose) if call.ending == "answered"]
-    if answered and min(answered) < due_at.timestamp() - EARLY_SECONDS:
-        yield f"a worker that is {whose} came back to what was put off before it was due"
+    missed = {
+        # One that an earlier date has switched off for minutes is not even asked.
+        f"a worker that is {whose} does not call a provider that is well": not was_asked,
+        f"a worker that is {whose} did not come back to what was put off when it was due": not is_done,
+    }
+    is_early = bool(answered) and min(answered) < due_at.timestamp() - EARLY_SECONDS
+    early = {f"a worker that is {whose} came back to what was put off before it was due": was_asked and is_early}
+    return PutOff(list_faults(early), list_faults(missed))
 
 
 def find_effects(yard: Yard, sides: tuple[Side, Side]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 
 from benchmarks.chaos.behaviour import Behaviour
-from benchmarks.chaos.bench import Bench, Finding, Row
+from benchmarks.chaos.bench import Bench, Finding, Row, list_faults
 from benchmarks.chaos.checker import check
 from benchmarks.chaos.parts import wait_until
 from benchmarks.chaos.yard import Yard, YardSettings, build_ids
@@ -40,14 +40,18 @@ def run(bench: Bench) -> Finding:
         verdict = check(replace(yard.gather(), expected_states=frozenset({"succeeded", "cancelled"})))
         states = {row["message_id"]: row["state"] for row in yard.rows(STATES)}
         answered = {call.question for call in yard.model.log.calls() if call.ending == "answered"}
+        billed = {call.question for call in yard.model.log.calls() if call.is_billed}
     notes = f"{JOBS} sockets closed within {slowest:.2f} s; of {JOBS} races {won} were cancelled first"
+    wrong = {
+        "a hanging job was answered": any(question in answered for question in hanging),
+        "a hanging job was billed": any(question in billed for question in hanging),
+        "a hanging job is not cancelled": any(states.get(question) != "cancelled" for question in hanging),
+    }
     missed = {
         "a socket stayed open for more than a second": slowest > LONGEST_SECONDS,
-        "a hanging job was answered": any(question in answered for question in hanging),
-        "a hanging job is not cancelled": any(states[question] != "cancelled" for question in hanging),
         "no race was close": not 0 < won < JOBS,
     }
-    return Finding(verdict, notes, tuple(fault for fault, holds in missed.items() if holds))
+    return Finding(verdict, notes, wrong=list_faults(wrong), missed=list_faults(missed))
 
 
 STATES = "select message_id, state from jobs join messages on job_id = id"

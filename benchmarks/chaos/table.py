@@ -26,8 +26,7 @@ class Line:
 
 def build_cells(line: Line) -> tuple[str, ...]:
     verdict, recovery = line.finding.verdict, line.finding.recovery_seconds
-    result = "**failed**" if line.finding.faults else "held"
-    ending = ("–" if recovery is None else f"{recovery:.1f} s", result)
+    ending = ("–" if recovery is None else f"{recovery:.1f} s", choose_result(line.finding))
     if verdict is None:
         return (str(line.row.number), *("–",) * 12, *ending)
     counts = (
@@ -36,6 +35,12 @@ def build_cells(line: Line) -> tuple[str, ...]:
     )  # fmt: skip
     money = (f"${verdict.ledger_usd:.6f}", f"${verdict.bill_usd:.6f}")
     return (str(line.row.number), *(f"{count:,}" for count in counts), *money, *ending)
+
+
+def choose_result(finding: Finding) -> str:
+    if finding.faults:
+        return "**failed**"
+    return "not run" if finding.is_not_run else "held"
 
 
 def build_table(lines: Sequence[Line]) -> str:

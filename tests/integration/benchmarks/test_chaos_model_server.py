@@ -1,6 +1,7 @@
 """The chaos bench's model server writes down what happened, and charges for what it did, whatever it is told to do."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 
@@ -67,6 +68,15 @@ async def test_a_refusal_is_not(model: Model, session: aiohttp.ClientSession) ->
     assert (await ask(session, model, "limited"))[0] == 429
     call = await find_ended(model, "limited")
     assert (call.ending, call.status, call.bill_usd) == ("refused", 429, Decimal(0))
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, "requests"), (503, "server_error")])
+async def test_a_refusal_is_typed_as_providers_type_it(
+    model: Model, session: aiohttp.ClientSession, status: int, kind: str
+) -> None:
+    model.behave("typed", Behaviour(status=status))
+    _, text = await ask(session, model, "typed")
+    assert json.loads(text)["error"]["type"] == kind
 
 
 async def test_who_hangs_up_before_the_answer_pays_nothing(model: Model, session: aiohttp.ClientSession) -> None:

@@ -19,6 +19,7 @@ JOB = LedgerJob(
     crash_count=0,
     runs=1,
     calls_on_record=1,
+    crashed_runs=0,
     stale_runs=0,
     results=1,
     answering_run=1,
@@ -97,6 +98,38 @@ def test_somebody_elses_answer_is_unexpected() -> None:
 @pytest.mark.parametrize("reply", [None, Reply("a-task", "FAILURE", None), Reply("a-task", "SUCCESS", "another")])
 def test_a_poller_who_was_not_told_the_answer_went_unheard(reply: Reply | None) -> None:
     assert check(replace(GOOD, replies=[reply] if reply else [])).unheard == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("failed", "FAILURE"), ("quarantined", "FAILURE"), ("discarded", "FAILURE"), ("cancelled", "REVOKED")],
+)
+def test_a_poller_of_a_job_that_ended_without_an_answer_must_be_told_so(state: str, told: str) -> None:
+    ended = replace(
+        GOOD, jobs=[replace(JOB, state=state, content="sorry")], expected_states=frozenset({"succeeded", state})
+    )
+    assert check(replace(ended, replies=[Reply("a-task", told, None)])).faults == ()
+    other = "REVOKED" if told == "FAILURE" else "FAILURE"
+    for reply in (Reply("a-task", "PARKED", None), Reply("a-task", other, None)):
+        assert check(replace(ended, replies=[reply])).unheard == ("a",)
+    assert check(replace(ended, replies=[])).unheard == ("a",)
+
+
+@pytest.mark.parametrize("state", ["failed", "quarantined", "discarded", "cancelled", "parked", "running"])
+def test_a_success_that_was_told_of_a_job_without_one_is_unexpected(state: str) -> None:
+    ended = replace(
+        GOOD, jobs=[replace(JOB, state=state, content="sorry")], expected_states=frozenset({"succeeded", state})
+    )
+    assert check(ended).unexpected == ("a",)
+
+
+def test_a_success_that_was_told_of_no_job_at_all_is_unexpected() -> None:
+    assert check(replace(GOOD, jobs=[])).unexpected == ("a",)
+
+
+def test_whoever_polls_a_job_that_goes_on_need_not_have_been_told() -> None:
+    verdict = check(replace(GOOD, jobs=[replace(JOB, state="parked", results=0, content=None)], replies=[]))
+    assert (verdict.lost, verdict.unheard) == (("a",), ())
 
 
 def test_a_further_call_is_explained_by_a_further_run_and_only_by_one() -> None:

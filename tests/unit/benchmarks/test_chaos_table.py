@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.__main__ import BEGIN, END, choose_rows, run_row, write_between_marks
+from benchmarks.chaos.__main__ import BEGIN, END, choose_rows, choose_status, run_row, write_between_marks
 from benchmarks.chaos.bench import Bench, Finding, Row
 from benchmarks.chaos.checker import Verdict
 from benchmarks.chaos.rows import ROWS
@@ -31,6 +31,7 @@ def test_a_row_without_faults_held() -> None:
     [
         Finding(replace(VERDICT, lost=("a",)), "n"),
         Finding(replace(VERDICT, unexplained=("a",)), "n"),
+        Finding(VERDICT, "n", wrong=("an innocent was quarantined",)),
         Finding(VERDICT, "n", missed=("too slow",)),
         Finding(None, "n", missed=("too slow",)),
     ],
@@ -40,6 +41,30 @@ def test_a_row_with_a_fault_failed_and_says_why(finding: Finding) -> None:
     assert build_cells(line)[-1] == "**failed**"
     assert len(build_cells(line)) == len(HEADINGS)
     assert "**Missed:**" in describe(line)
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        Finding(replace(VERDICT, lost=("a",)), "n"),
+        Finding(None, "n", wrong=("an innocent was quarantined",)),
+        Finding(None, "n", is_broken_off=True),
+    ],
+)
+def test_what_is_wrong_fails_on_any_machine(finding: Finding) -> None:
+    good = Finding(VERDICT, "n")
+    assert choose_status([good, finding], is_lenient=True) == 1
+
+
+def test_a_missed_rate_fails_only_where_the_machine_is_ours() -> None:
+    slow = Finding(VERDICT, "n", missed=("too slow",))
+    assert [choose_status([slow], is_lenient=is_lenient) for is_lenient in (True, False)] == [0, 1]
+
+
+def test_a_row_that_this_machine_cannot_run_neither_held_nor_failed() -> None:
+    finding = Finding(None, "needs a C compiler", is_not_run=True)
+    assert build_cells(build_line(finding))[-1] == "not run"
+    assert choose_status([finding], is_lenient=False) == 0
 
 
 def test_a_row_that_breaks_off_failed(tmp_path: Path) -> None:
