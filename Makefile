@@ -26,7 +26,7 @@ demo: .venv/.checkout ## run the demo on an embedded Postgres and Valkey; needs 
 test: lint mlx-if-it-installs packages-if-they-install ## lint, then every test but the long ones
 	$(PYTEST) -m 'not long'
 
-test-long: .venv/.dev packages-if-they-install ## the tests that take minutes: RabbitMQ, poison, a fleet at its limits
+test-long: .venv/.dev packages-if-they-install ## the tests that take minutes: RabbitMQ, poison, deaths that are waited out, a fleet at its limits
 	$(PYTEST) tests/acceptance -m long
 
 test-unit: .venv/.dev ## the tests that need no server

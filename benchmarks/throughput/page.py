@@ -21,8 +21,8 @@ MEANING: Final = """\
 Every system does the same job: it asks the model server, a process of its own on the loopback, stores the answer in
 Postgres, and the answer can be read by its id. For the peers that is one `insert` into a table of two columns, and
 nothing of it outlives a kill beyond what the queue promises. llmyard keeps its whole ledger (message, job, run, lease,
-attempt with its cost, result), sets the Celery result too, and goes through the pool with its limits, budget and
-metrics.
+attempt with its cost, result), sets the Celery result too, and goes through the pool, which shares cooldowns over
+Redis and prices each call; no limit and no cap is set, and no metrics are served, as nothing is unless one says so.
 
 Jobs are enqueued while the workers are held still (SIGSTOP); the clock runs from the moment they are let go until
 the last answer can be read. Of several rounds the best is shown, since whatever else goes on on a machine only

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.acceptance.yard import CONCURRENCY, LEASE_SECONDS, Yard, wait_until
 
 RUNS_PER_CALL = """
@@ -36,6 +38,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_answers_nothing_twice(e
         assert yard.count(RUNS_PER_CALL, content, calls) == 0, f"{content} was asked {calls} times"
 
 
+@pytest.mark.long
 def test_who_is_started_in_a_dead_workers_place_waits_for_no_lease(yard: Yard) -> None:
     yard.environment["LLMYARD_LEASE_SECONDS"] = "60"
     yard.model.delay_seconds = 60

@@ -11,6 +11,7 @@ from shared.settings import Settings
 from tests.acceptance.yard import Yard, wait_until
 
 
+@pytest.mark.long
 def test_a_call_that_was_parked_is_answered_without_anybody_asking(yard: Yard) -> None:
     yard.model.is_down = True
     request_id = asyncio.run(ask(yard))

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import pytest
 from uuid_utils.compat import uuid7
 
 from tests.acceptance.yard import CONCURRENCY, Yard, build_message, wait_until
@@ -60,6 +61,7 @@ def test_somebody_who_waits_for_an_answer_goes_before_a_slice(yard: Yard) -> Non
     assert count_states(yard)["running"] > CONCURRENCY
 
 
+@pytest.mark.long
 def test_a_killed_workers_slice_is_answered_by_another(yard: Yard) -> None:
     yard.model.delay_seconds = 0.3
     worker = yard.start_worker()
@@ -75,6 +77,7 @@ def test_a_killed_workers_slice_is_answered_by_another(yard: Yard) -> None:
     assert yard.count("select count(*) from runs where outcome = 'expired'") >= extra
 
 
+@pytest.mark.long
 def test_a_worker_that_ends_hands_its_slice_back(yard: Yard) -> None:
     yard.model.delay_seconds = 3
     worker = yard.start_worker()

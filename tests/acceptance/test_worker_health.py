@@ -6,6 +6,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from orchestrator.stack.ports import find_any_port
 from tests.acceptance.yard import Yard, build_message, wait_until
 
@@ -28,6 +30,7 @@ def read_ready(port: int) -> tuple[int, dict[str, bool]]:
         return refusal.code, json.load(refusal)
 
 
+@pytest.mark.long
 def test_a_deaf_worker_is_seen_and_becomes_itself_anew(either_yard: Yard) -> None:
     """It is made deaf by Celery's own command; RabbitMQ shows no polls, so there a message must wait unheard."""
     yard, port = either_yard, find_any_port()
@@ -58,6 +61,7 @@ def test_a_deaf_worker_is_seen_and_becomes_itself_anew(either_yard: Yard) -> Non
     assert [row["name"] for row in yard.rows("select name from workers")] == [seen["name"]]
 
 
+@pytest.mark.long
 def test_a_worker_whose_loop_stands_still_keeps_no_message_from_the_others(yard: Yard, tmp_path: Path) -> None:
     """Neither those it took before that was seen, and of which no row was made, nor any that comes later."""
     note = tmp_path / "note"

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from orchestrator.event_loop import LoopThread
 from orchestrator.stack.children import Child
 from tests.acceptance.yard import Yard, build_message, wait_until
@@ -60,6 +62,7 @@ def test_a_second_signal_hands_back_at_once(yard: Yard) -> None:
     wait_until(lambda: yard.model.hung_up == 50, seconds=5)
 
 
+@pytest.mark.long
 def test_a_stop_does_not_wait_for_a_database_that_is_away(yard: Yard) -> None:
     """Some jobs wait for a model, some have an answer to record, and some would be claimed."""
     loop, gate = LoopThread(), PostgresGate(yard.database_url)
@@ -77,6 +80,7 @@ def test_a_stop_does_not_wait_for_a_database_that_is_away(yard: Yard) -> None:
     assert count_states(yard) == {"running": 5}
 
 
+@pytest.mark.long
 def test_only_a_planned_end_is_the_end_of_a_worker_that_is_kept_alive(yard: Yard) -> None:
     Path(yard.environment["LLMYARD_CONFIG"]).write_text(CATALOG)
     yard.environment["PYTHONPATH"] = str(Path(__file__).parents[2])

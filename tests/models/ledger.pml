@@ -128,6 +128,7 @@ end:
     :: d_step { copies > 0 && copies < MAX_COPIES -> copies++ }
     :: d_step { is_held && !lapsed && faults > 0 -> faults--; lapsed = true }
     :: d_step { is_held && lapsed -> lapsed = false }                           /* jobs.sweeps._RENEW */
+    :: d_step { lease != 0 && !is_held && !lapsed -> lapsed = true }            /* jobs.sweeps._END */
     od
 }
 
