@@ -14,7 +14,8 @@ from benchmarks.chaos.bench import Bench, Finding, Row
 from benchmarks.chaos.rows import ROWS
 from benchmarks.chaos.table import Line, build_report, describe
 
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+BEGIN, END = "<!-- {form} form -->", "<!-- end of {form} form -->"
+"""Of the page's two tables."""
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
     report = build_report(lines, seed=options.seed, is_long=options.long)
     print(report)
     if options.write:
-        write_between_marks(options.write, report)
+        write_between_marks(options.write, "long" if options.long else "short", report)
     return choose_status([line.finding for line in lines], is_lenient=options.lenient)
 
 
@@ -41,7 +42,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="chooses the faults")
     parser.add_argument("--lenient", action="store_true", help="rates and waits may be missed, as on a shared machine")
     parser.add_argument("--keep", action="store_true", help="leave logs and records in the temporary directory")
-    parser.add_argument("--write", type=Path, help="page whose table is replaced")
+    parser.add_argument("--write", type=Path, help="page whose table of this form is replaced")
     return parser.parse_args()
 
 
@@ -78,10 +79,11 @@ def try_row(row: Row, bench: Bench) -> Line:
     return line
 
 
-def write_between_marks(page: Path, report: str) -> None:
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}", encoding="utf-8")
+def write_between_marks(page: Path, form: str, report: str) -> None:
+    begin, end = BEGIN.format(form=form), END.format(form=form)
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{report}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

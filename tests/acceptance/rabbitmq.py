@@ -70,9 +70,7 @@ class RabbitMQ:
         self.node = self._start(self._build_node())
 
     def clear(self) -> None:
-        """Whatever a test has left, in every virtual host; started again if it was left ended."""
-        if self.node.exit_status() is not None:
-            self.start()
+        """Whatever a test has left, in every virtual host."""
         for vhost in ("", QUORUM_BY_DEFAULT):
             with Connection(self.url_of(vhost)) as connection:
                 for queue in (JOBS_QUEUE, MAINTENANCE_QUEUE, BULK_QUEUE):

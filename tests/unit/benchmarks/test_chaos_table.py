@@ -98,13 +98,14 @@ def test_only_the_wanted_rows_run_and_an_unknown_one_is_refused() -> None:
         choose_rows("99")
 
 
-def test_the_table_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> None:
+def test_the_table_of_one_form_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> None:
     page = tmp_path / "chaos.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    report = build_report([build_line(Finding(VERDICT, "n"))], seed=7, is_long=False)
-    write_between_marks(page, report)
+    tables = [f"{BEGIN.format(form=form)}\nold {form}\n{END.format(form=form)}\n" for form in ("short", "long")]
+    page.write_text(f"before\n{tables[0]}between\n{tables[1]}after\n")
+    report = build_report([build_line(Finding(VERDICT, "n"))], seed=7, is_long=True)
+    write_between_marks(page, "long", report)
     text = page.read_text()
-    assert text.startswith("before\n")
+    assert text.startswith(f"before\n{tables[0]}between\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "old long" not in text
     assert "seed 7" in text
