@@ -10,6 +10,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -39,6 +41,9 @@ DATABASE_ERRORS: Final = (
 
 LONGEST_SECONDS: Final = 15.0
 """A transaction takes milliseconds. One whose connection is half open would never end, and keep its job for ever."""
+
+_FIRST_USED_AT: Final = "llmyard_first_used_at"
+"""In a pooled connection's `info`; by the monotonic clock."""
 
 # The server ends a transaction whose client has gone without a word: it holds locks, and sweeps skip what is locked.
 # One round trip for all of it.
@@ -94,6 +99,8 @@ class Database:
         self._app_engine = app_engine.execution_options(isolation_level="AUTOCOMMIT")
         self._system_engine = system_engine.execution_options(isolation_level="AUTOCOMMIT")
         self._longest_seconds = longest_seconds
+        self._silent_at = -inf
+        """When a connection was last cut: those that are older may have died with it."""
 
     @asynccontextmanager
     async def as_tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -117,14 +124,28 @@ class Database:
         self, engine: AsyncEngine, role: str, tenant_id: str, settings: str = "", longest_seconds: float | None = None
     ) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
-            driver = await _find_driver(connection)
+            driver = await _find_driver(connection, self._silent_at)
             try:
-                with _cut_after(longest_seconds or self._longest_seconds, driver):
+                with self._cut_after(longest_seconds or self._longest_seconds, driver):
                     async with _transaction(driver, role, tenant_id, settings):
                         yield connection
             finally:
                 if driver.is_closed():
                     await connection.invalidate()
+
+    @contextmanager
+    def _cut_after(self, seconds: float, driver: Any) -> Iterator[None]:
+        """Bound the block by cutting its connection: asyncpg's own timeout goes on to wait for the server."""
+
+        def cut() -> None:
+            self._silent_at = monotonic()
+            driver.terminate()
+
+        timer = asyncio.get_running_loop().call_later(seconds, cut)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def verify_roles(self) -> None:
         """Refuse to work under a role that row-level security does not bind.
@@ -141,13 +162,20 @@ class Database:
         await self._system_engine.dispose()
 
 
-async def _find_driver(connection: AsyncConnection) -> Any:
-    """Of a connection that is open, as far as can be known: after a restart of the server all in the pool are not."""
-    raw = await connection.get_raw_connection()
-    if raw.driver_connection is not None and raw.driver_connection.is_closed():
-        await connection.invalidate()
+async def _find_driver(connection: AsyncConnection, silent_at: float) -> Any:
+    """Of a connection that is open, as far as can be known: after a restart of the server none in the pool is.
+
+    After a silence they may be half open, and each would take as long to be found so: none of before is used again.
+    """
+    while True:
         raw = await connection.get_raw_connection()
-    return raw.driver_connection
+        driver = raw.driver_connection
+        first_used_at = connection.info.setdefault(_FIRST_USED_AT, monotonic())
+        if driver is None or not (driver.is_closed() or first_used_at < silent_at):
+            return driver
+        driver.terminate()
+        # The pool gives the next one, which may be no better; an empty place makes a new one.
+        await connection.invalidate()
 
 
 @asynccontextmanager
@@ -181,16 +209,6 @@ async def _roll_back(driver: Any) -> None:
 def quote(text_: str) -> str:
     """A string constant of SQL, whatever stands in it and however the server reads backslashes."""
     return "E'" + text_.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-@contextmanager
-def _cut_after(seconds: float, driver: Any) -> Iterator[None]:
-    """Bound the block by cutting its connection: asyncpg's own timeout goes on to wait for the server."""
-    timer = asyncio.get_running_loop().call_later(seconds, driver.terminate)
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 async def _verify_role(role: str, transaction: Any) -> None:

@@ -30,9 +30,9 @@ async def database(proxy: Proxy, database_url: str) -> AsyncIterator[Database]:
     await opened.aclose()
 
 
-async def ask(database: Database) -> int:
+async def ask(database: Database, query: str = "select 1") -> int:
     async with database.as_system() as connection:
-        return int(await connection.scalar(text("select 1")) or 0)
+        return int(await connection.scalar(text(query)) or 0)
 
 
 async def test_a_transaction_on_a_dead_connection_ends_and_the_next_goes_through(
@@ -43,6 +43,16 @@ async def test_a_transaction_on_a_dead_connection_ends_and_the_next_goes_through
     started_at = time.monotonic()
     assert await asyncio.wait_for(patiently(lambda: ask(database)), 10) == 1
     assert time.monotonic() - started_at >= LONGEST_SECONDS
+
+
+async def test_where_one_connection_was_dead_the_others_are_not_waited_for(proxy: Proxy, database: Database) -> None:
+    """They lay in the pool beside it; each would take as long to notice."""
+    await asyncio.gather(*(ask(database, "select 1 from pg_sleep(0.1)") for _ in range(8)))
+    proxy.strand()
+    started_at = time.monotonic()
+    assert await asyncio.wait_for(patiently(lambda: ask(database)), 10) == 1
+    assert time.monotonic() - started_at < 4 * LONGEST_SECONDS, "one was waited for, and no second"
+    assert await asyncio.gather(*(ask(database) for _ in range(8))) == [1] * 8
 
 
 async def test_a_transaction_that_is_under_way_when_its_connection_dies_ends(proxy: Proxy, database: Database) -> None:
