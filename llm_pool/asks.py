@@ -112,7 +112,7 @@ def fit(request: CompletionRequest, provider: Provider, deployment: Deployment) 
 
 
 def _holds_to_shapes(provider: Provider, deployment: Deployment) -> bool:
-    return "json" in provider.capabilities and (deployment.supports is None or "json" in deployment.supports)
+    return "json" in provider.capabilities and deployment.may("json")
 
 
 def _put_into_words(request: CompletionRequest, wanted: JsonFormat) -> CompletionRequest:

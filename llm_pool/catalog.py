@@ -68,6 +68,10 @@ class Deployment:
     default_max_tokens: int = 4096
     """Bound of an answer that is reserved for, where the request names none."""
 
+    def may(self, capability: Capability) -> bool:
+        """As far as its configuration goes; what its provider can is the provider's to say."""
+        return self.supports is None or capability in self.supports
+
 
 @dataclass(frozen=True, slots=True)
 class ModelGroup:

@@ -66,8 +66,7 @@ class Inspection:
         return any(self._providers[deployment.name].runs_foreign_code for deployment in everybody)
 
     def _counts(self, deployment: Deployment) -> bool:
-        able = self._providers[deployment.name].capabilities
-        return "count_tokens" in able and (deployment.supports is None or "count_tokens" in deployment.supports)
+        return "count_tokens" in self._providers[deployment.name].capabilities and deployment.may("count_tokens")
 
     async def _is_healthy(self, name: str, timeout_seconds: float) -> bool:
         try:

@@ -112,7 +112,7 @@ class Budget:
                 deployment.name: deployment
                 for group in self._catalog.walk(group_name)
                 for deployment in group.deployments
-                if asks_for in (deployment.supports or (asks_for,)) and not self._prices.is_free(deployment)
+                if deployment.may(asks_for) and not self._prices.is_free(deployment)
             }
             self._priced[group_name, asks_for] = found
         return found

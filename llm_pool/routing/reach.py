@@ -46,8 +46,7 @@ def _keep_able(
 def _can(
     deployment: Deployment, capabilities: Mapping[str, frozenset[Capability]], needs: frozenset[Capability]
 ) -> bool:
-    allowed = needs if deployment.supports is None else needs & frozenset(deployment.supports)
-    return needs <= allowed & capabilities[deployment.name]
+    return needs <= capabilities[deployment.name] and all(map(deployment.may, needs))
 
 
 def _word_refusal(
