@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.chaos.bench import Bench, Finding, Row
 from benchmarks.chaos.rows import ROWS
-from benchmarks.chaos.table import Line, build_report, describe
+from benchmarks.chaos.table import Line, build_report, describe, merge_reports
 
 BEGIN, END = "<!-- {form} form -->", "<!-- end of {form} form -->"
 """Of the page's two tables."""
@@ -42,7 +42,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="chooses the faults")
     parser.add_argument("--lenient", action="store_true", help="rates and waits may be missed, as on a shared machine")
     parser.add_argument("--keep", action="store_true", help="leave logs and records in the temporary directory")
-    parser.add_argument("--write", type=Path, help="page whose table of this form is replaced")
+    parser.add_argument("--write", type=Path, help="page whose table of this form gets these rows")
     return parser.parse_args()
 
 
@@ -82,8 +82,8 @@ def try_row(row: Row, bench: Bench) -> Line:
 def write_between_marks(page: Path, form: str, report: str) -> None:
     begin, end = BEGIN.format(form=form), END.format(form=form)
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n{report}\n{end}{after}", encoding="utf-8")
+    old, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{merge_reports(old, report)}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,9 @@ HEADINGS = (
     "row", "attempted", "acknowledged", "answered", "lost", "duplicated", "unexpected", "unheard", "provider calls",
     "extra calls", "explained", "cost in ledger", "server's bill", "recovery", "result",
 )  # fmt: skip
+
+TOLD = re.compile(r"^(?P<kind>\| |- \*\*)(?P<number>\d+)(?: \||\*\* )")
+"""A row's line of figures, or its line of notes, in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,22 @@ def choose_result(finding: Finding) -> str:
 
 
 def build_table(lines: Sequence[Line]) -> str:
-    rows = (HEADINGS, ("---",) * len(HEADINGS), *map(build_cells, lines))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join((build_headings(), *(join_cells(build_cells(line)) for line in lines)))
+
+
+def build_headings() -> str:
+    return f"{join_cells(HEADINGS)}\n{join_cells(('---',) * len(HEADINGS))}"
+
+
+def join_cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def describe(line: Line) -> str:
-    """What was done, n, and what did not hold."""
+    """What was done, n, when, and what did not hold."""
     faults = "".join(f" **Missed:** {fault}." for fault in line.finding.faults)
-    return f"- **{line.row.number}** {line.row.title}: {line.finding.notes} ({line.seconds:.0f} s).{faults}"
+    run = f"{line.seconds:.0f} s, {datetime.now(UTC):%Y-%m-%d}"
+    return f"- **{line.row.number}** {line.row.title}: {line.finding.notes} ({run}).{faults}"
 
 
 def build_report(lines: Sequence[Line], *, seed: int, is_long: bool) -> str:
@@ -67,3 +79,18 @@ def build_report(lines: Sequence[Line], *, seed: int, is_long: bool) -> str:
             *map(describe, lines),
         )
     )
+
+
+def merge_reports(old: str, new: str) -> str:
+    """`new`, and with it the rows of `old` that were not run again. What else stood in `old` is left out."""
+    told = pick_lines(old) | pick_lines(new)
+    if not told:
+        return new
+    heading, _, _ = new.partition("\n\n")
+    figures, notes = ([told[key] for key in sorted(told) if key[0] == kind] for kind in ("| ", "- **"))
+    return "\n".join((heading, "", build_headings(), *figures, "", *notes))
+
+
+def pick_lines(report: str) -> dict[tuple[str, int], str]:
+    found = ((TOLD.match(line), line) for line in report.splitlines())
+    return {(match["kind"], int(match["number"])): line for match, line in found if match}

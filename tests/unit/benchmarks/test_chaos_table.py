@@ -10,7 +10,7 @@ from benchmarks.chaos.__main__ import BEGIN, END, choose_rows, choose_status, ru
 from benchmarks.chaos.bench import Bench, Finding, Row
 from benchmarks.chaos.checker import Verdict
 from benchmarks.chaos.rows import ROWS
-from benchmarks.chaos.table import HEADINGS, Line, build_cells, build_report, describe
+from benchmarks.chaos.table import HEADINGS, Line, build_cells, build_report, describe, merge_reports
 
 VERDICT = Verdict(3, 3, 3, (), (), (), (), 4, 1, (), Decimal("0.1"), Decimal("0.2"))
 ROW = Row(1, "kills", lambda _: Finding(VERDICT, "3 kills"))
@@ -109,3 +109,17 @@ def test_the_table_of_one_form_is_replaced_and_the_page_around_it_stays(tmp_path
     assert text.endswith("after\n")
     assert "old long" not in text
     assert "seed 7" in text
+
+
+def test_rows_that_were_not_run_again_stay_in_the_table() -> None:
+    old = build_report([build_numbered(1, "first"), build_numbered(11, "old")], seed=1, is_long=True)
+    new = build_report([build_numbered(11, "new"), build_numbered(2, "second")], seed=2, is_long=True)
+    merged = merge_reports(old, new)
+    assert merged.startswith(new.partition("\n\n")[0])
+    figures, notes = merged.split("\n\n")[1:]
+    assert [line.split(" | ")[0] for line in figures.splitlines()[2:]] == ["| 1", "| 2", "| 11"]
+    assert [line.split(": ")[1].split(" (")[0] for line in notes.splitlines()] == ["first", "second", "new"]
+
+
+def build_numbered(number: int, notes: str) -> Line:
+    return Line(Row(number, "kills", ROW.run), Finding(VERDICT, notes), seconds=1.0)
