@@ -6,6 +6,7 @@ What cannot even be read as a task is kept as evidence instead of only logged; n
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -39,6 +40,8 @@ BETWEEN_SLICES_SECONDS: Final = 0.02
 EVENTS_SECONDS: Final = 0.25
 """After which Flower hears what happened."""
 EVENTS_AT_ONCE: Final = 1000
+LONGEST_BETWEEN_TRIES_SECONDS: Final = 4
+"""To reach a broker that is away, for however long it has been."""
 
 
 class Appetite:
@@ -110,6 +113,11 @@ class EvidenceConsumer(Consumer):  # type: ignore[misc] # Celery publishes no ty
         if self.duty is not None:
             self.duty.stop.begin()
         super().stop()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Celery's own waits two seconds longer after each try, up to 30: as long as a worker may take to be back."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=LONGEST_BETWEEN_TRIES_SECONDS)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's own handler raises what it did not expect of a message, which ends the worker."""

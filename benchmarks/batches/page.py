@@ -62,7 +62,7 @@ def list_parts(report: Report) -> Iterator[str]:
 
 
 def describe_run(report: Report) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("celery", "redis", "aiohttp", "asyncpg"))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("celery", "redis", "httptools", "asyncpg"))
     return (
         f"`make bench-batches` on {datetime.now(UTC):%Y-%m-%d}, {report.undisturbed.verdict.attempted:,} lines: "
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "

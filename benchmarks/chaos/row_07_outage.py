@@ -3,7 +3,7 @@
 Three model groups, each with a provider and a quota of its own, go down together and come back together; the messages
 are more than a minute's quota. The record of each server tells how often it was probed meanwhile, and that after its
 return one call went alone, that the calls grew no faster than their answers, and that no minute had more than the
-quota. A provider that refuses connections sees no probe: those are counted by the ledger's runs.
+quota. A provider that refuses connections sees no probe: those are counted by the ledger's attempts.
 """
 
 import time
@@ -38,8 +38,8 @@ DEPLOYMENT: Final = """
     limits: {{{{requests_per_minute: {quota}}}}}
     price: {{{{prompt_usd_per_million: 1, completion_usd_per_million: 2}}}}"""
 PARKED: Final = "select count(*) from jobs where state = 'parked'"
-RUNS: Final = """
-select count(*) from runs join messages using (job_id)
+ATTEMPTS: Final = """
+select count(*) from attempts join messages using (job_id)
 where message_id like $1 and started_at between to_timestamp($2) and to_timestamp($3)
 """
 
@@ -120,7 +120,7 @@ def send_all(yard: Yard) -> None:
 
 def count_probes(yard: Yard, name: str, model: Model, began_at: float, ended_at: float) -> int:
     if name == "refusing":
-        return yard.count(RUNS, f"{name}%", began_at, ended_at)
+        return yard.count(ATTEMPTS, f"{name}%", began_at, ended_at)
     return sum(began_at <= call.arrived_at <= ended_at for call in model.log.calls())
 
 

@@ -23,6 +23,8 @@ Postgres, and the answer can be read by its id. For the peers that is one `inser
 nothing of it outlives a kill beyond what the queue promises. llmyard keeps its whole ledger (message, job, run, lease,
 attempt with its cost, result), sets the Celery result too, and goes through the pool, which shares cooldowns over
 Redis and prices each call; no limit and no cap is set, and no metrics are served, as nothing is unless one says so.
+The floor and the peers ask by aiohttp, the quickest client in general use; llmyard by the pool's own connections, which
+cost a quarter of that ([why](decisions/0021-http-without-a-client.md)).
 
 Jobs are enqueued while the workers are held still (SIGSTOP); the clock runs from the moment they are let go until
 the last answer can be read. Of several rounds the best is shown, since whatever else goes on on a machine only

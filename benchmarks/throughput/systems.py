@@ -141,7 +141,7 @@ OURS: Final = System(
     "**llmyard**, one message a job",
     "",
     "llmyard",
-    ("celery", "kombu", "redis", "aiohttp", "asyncpg"),
+    ("celery", "kombu", "redis", "httptools", "asyncpg"),
     "llmyard_producer.py",
     start_ours,
     jobs_per_second=1000,

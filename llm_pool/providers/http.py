@@ -10,21 +10,24 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from math import inf
 
-import aiohttp
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from shared.errors import LLMBrokenAnswerError, LLMConnectionError, LLMTimeoutError
+from llm_pool.providers.http_address import Address, build_request, read_address, refuse
+from llm_pool.providers.http_conversation import Conversation
+from llm_pool.providers.http_keeping import KeptConversations
+from shared.errors import LLMTimeoutError
 
 CONNECT_SECONDS = 10.0
 """A host that does not even shake hands in this time is not reachable, however long a model may think."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """What one answer or stream may hold: an error page without end must not fill the worker's memory."""
+NEXT_ADDRESS_SECONDS = 0.25
+"""Of a host that has several; RFC 8305 names this wait."""
 
 _JSON = "application/json"
-_FAULTS = (aiohttp.ClientError, OSError)
-_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class HttpAnswer:
 
     status: int
     headers: Mapping[str, str]
-    """Names in any case."""
+    """Names in lower case."""
     document: object
     """The body as parsed JSON; None where it is none."""
 
@@ -50,15 +53,15 @@ class RawAnswer:
 class OpenAnswer:
     """One whose body is still coming. Iterate over its bytes as they come, once; or read it whole."""
 
-    def __init__(self, response: aiohttp.ClientResponse, largest_bytes: int) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
-        self._left_bytes = largest_bytes
+    def __init__(self, conversation: Conversation) -> None:
+        self.status = conversation.status
+        self.headers: Mapping[str, str] = conversation.headers
+        self._conversation = conversation
 
     @property
     def is_json(self) -> bool:
-        return self._response.content_type == _JSON
+        kind, _, _ = self.headers.get("content-type", "").partition(";")
+        return kind.strip().lower() == _JSON
 
     def __aiter__(self) -> "OpenAnswer":
         return self
@@ -68,59 +71,33 @@ class OpenAnswer:
         Raises:
             LLMConnectionError, LLMBrokenAnswerError: as `Connections.post`.
         """
-        try:
-            data = await self._response.content.readany()
-        except _FAULTS as error:
-            raise _choose_fault(error, self._response.url) from error
-        if not data:
+        piece = await self._conversation.read_piece()
+        if not piece:
             raise StopAsyncIteration
-        self._left_bytes -= len(data)
-        if self._left_bytes < 0:
-            raise LLMBrokenAnswerError("the answer is too large")
-        return data
+        return piece
 
     async def read(self) -> bytes:
         """All of it that is still to come."""
-        size = self._response.content_length
-        if size is not None and size > self._left_bytes:
-            raise LLMBrokenAnswerError("the answer is too large")
-        if size is not None and "Content-Encoding" not in self._response.headers:
-            try:
-                return await self._response.read()
-            except _FAULTS as error:
-                raise _choose_fault(error, self._response.url) from error
-        return b"".join([data async for data in self])
+        return await self._conversation.read_whole()
 
     async def read_json(self) -> HttpAnswer:
         return HttpAnswer(self.status, self.headers, parse_json(await self.read()))
 
 
 class Connections:
-    """Opened at first use, inside the loop that will use them, and shared by every provider of a pool."""
+    """Opened as they are needed, inside the loop that needs them, and shared by every provider of a pool."""
 
     def __init__(
         self, *, connect_seconds: float = CONNECT_SECONDS, largest_answer_bytes: int = LARGEST_ANSWER_BYTES
     ) -> None:
         self._connect_seconds = connect_seconds
         self._largest_answer_bytes = largest_answer_bytes
-        self._session: aiohttp.ClientSession | None = None
+        self._kept = KeptConversations()
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
         """Making one takes about 15 ms: make one."""
         return ssl.create_default_context()
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # The connector's default of 100 would queue the 101st call behind a model that thinks for a minute.
-            connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context)
-            # `connect` also bounds the look-up of the name: nobody waits for a free connection here.
-            timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_seconds)
-            # A cookie that came with one account's answer must not travel with another's question.
-            jar = aiohttp.DummyCookieJar()
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar, trust_env=False)
-        return self._session
 
     async def post_json(
         self, url: str, headers: Mapping[str, str], body: Mapping[str, object], timeout_seconds: float
@@ -151,36 +128,57 @@ class Connections:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> AsyncIterator[OpenAnswer]:
         """An answer to be read as it comes. Left before its end, its socket is closed; bounds and errors as `post`."""
-        response = await self._begin(method, url, headers, body)
+        address = read_address(url)
+        request = build_request(method, address, headers, body)
+        conversation = self._kept.take(address.place) or await self._connect(address)
         try:
-            yield OpenAnswer(response, self._largest_answer_bytes)
+            conversation.ask(request)
+            await conversation.begin()
+            yield OpenAnswer(conversation)
         finally:
-            response.close()
+            self._kept.put_back(address.place, conversation)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """Whoever still waits for an answer is told that there will be none."""
+        self._kept.close()
+        await asyncio.sleep(0)  # the loop closes sockets at its next turn
 
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_seconds: float
     ) -> HttpAnswer:
+        lateness = LLMTimeoutError(f"no answer within {timeout_seconds:g} s")
+        ends_at = asyncio.get_running_loop().time() + timeout_seconds
+        address = read_address(url)
+        request = build_request(method, address, headers, body)
+        conversation = self._kept.take(address.place) or await self._connect(address, ends_at, lateness)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                response = await self._begin(method, url, headers, body)
-                try:
-                    return await OpenAnswer(response, self._largest_answer_bytes).read_json()
-                finally:
-                    response.close()
-        except TimeoutError as error:
-            raise LLMTimeoutError(f"no answer within {timeout_seconds:g} s") from error
+            conversation.ask(request)
+            answered = await conversation.read_until(ends_at, lateness)
+            return HttpAnswer(conversation.status, conversation.headers, parse_json(answered))
+        finally:
+            self._kept.put_back(address.place, conversation)
 
-    async def _begin(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-    ) -> aiohttp.ClientResponse:
+    async def _connect(
+        self, address: Address, ends_at: float = inf, lateness: LLMTimeoutError | None = None
+    ) -> Conversation:
+        """`lateness` is raised if there is no connection at `ends_at`, a moment of the loop's clock."""
+        loop = asyncio.get_running_loop()
+        gives_up_at = loop.time() + self._connect_seconds
         try:
-            return await self.session.request(method, url, headers=headers, data=body, allow_redirects=False)
-        except _FAULTS as error:
-            raise _choose_fault(error, url) from error
+            async with asyncio.timeout_at(min(gives_up_at, ends_at)):
+                _, conversation = await loop.create_connection(
+                    partial(Conversation, address.place, self._largest_answer_bytes),
+                    address.host,
+                    address.port,
+                    ssl=self.ssl_context if address.is_secure else None,
+                    happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+                )
+        except OSError as error:
+            if isinstance(error, TimeoutError) and lateness is not None and ends_at < gives_up_at:
+                raise lateness from error
+            raise refuse(f"{type(error).__name__} at {address.place}") from error
+        self._kept.add(conversation)
+        return conversation
 
 
 def dump_json(body: Mapping[str, object]) -> bytes:
@@ -206,11 +204,3 @@ def _parse_leniently(body: bytes) -> object:
     except (ValueError, RecursionError):
         return None
     return document
-
-
-def _choose_fault(error: Exception, place: object) -> LLMBrokenAnswerError | LLMConnectionError:
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return LLMBrokenAnswerError("the answer was cut off")
-    fault = LLMConnectionError(f"{type(error).__name__} at {place}")
-    fault.was_sent = not isinstance(error, _NOT_CONNECTED)
-    return fault

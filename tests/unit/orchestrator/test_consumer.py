@@ -1,20 +1,29 @@
 """A worker takes what it has room for: single jobs first, sweeps always, slices where slots would stay empty."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from celery import Celery
 from celery.concurrency.base import BasePool
+from kombu import Connection
+from kombu.utils import functional
 
 from orchestrator import event_loop
 from orchestrator.beat import MAINTENANCE_QUEUE
 from orchestrator.celery_app import BULK_QUEUE, JOBS_QUEUE
-from orchestrator.consumer import BETWEEN_SLICES_SECONDS, FEWEST_AT_ONCE, SWEEPS_AT_ONCE, Appetite, EvidenceConsumer
+from orchestrator.consumer import (
+    BETWEEN_SLICES_SECONDS,
+    FEWEST_AT_ONCE,
+    LONGEST_BETWEEN_TRIES_SECONDS,
+    SWEEPS_AT_ONCE,
+    Appetite,
+    EvidenceConsumer,
+)
 from orchestrator.greenlet_pool import TaskPool
 from orchestrator.liveness.pulse import STANDS_SECONDS
 from orchestrator.workload import Workload
@@ -104,3 +113,29 @@ def test_a_worker_given_another_pool_refuses_in_one_sentence() -> None:
     worker = SimpleNamespace(use_eventloop=True)
     with pytest.raises(SystemExit, match=r"^llmyard: .*without --pool\.$"):
         EvidenceConsumer(print, pool=BasePool(), app=app, hostname="worker@test", controller=worker)
+
+
+def test_a_broker_that_was_away_for_minutes_is_missed_for_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's own consumer waits 30 s between its later tries."""
+    monkeypatch.setattr(functional, "sleep", lambda _: None)
+    consumer = EvidenceConsumer.__new__(EvidenceConsumer)
+    consumer.app = Celery("away", set_as_current=False, broker_connection_retry_on_startup=True)
+    consumer.first_connection_attempt = True
+    consumer.broker_connection_retry_attempt = 0
+    waits: list[float] = []
+    broker = Connection("redis://127.0.0.1:1")
+    tell = broker.ensure_connection
+
+    def listen(on_error: Callable[[Exception, float], None], *arguments: Any, **options: Any) -> Connection:
+        def note(error: Exception, seconds: float) -> None:
+            waits.append(seconds)
+            on_error(error, seconds)
+            if len(waits) == 40:
+                raise KeyboardInterrupt
+
+        return tell(note, *arguments, **options)
+
+    broker.ensure_connection = listen
+    with pytest.raises(KeyboardInterrupt):
+        consumer.ensure_connected(broker)
+    assert max(waits) == LONGEST_BETWEEN_TRIES_SECONDS
