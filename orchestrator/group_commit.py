@@ -3,6 +3,7 @@
 One transaction takes whatever came within 20 ms, or a hundred steps; alone, a step is committed at once. A commit costs
 the disk's patience whatever is in it, so that is what lets a worker do hundreds of jobs a second with every one on
 record. Nobody goes on before the commit: a claim is a claim, and an answer an answer, when the database says so.
+A slice is a group already, and is claimed by itself.
 """
 
 from collections import defaultdict
@@ -60,7 +61,7 @@ class GroupCommit:
         self._steps: Grouping[_Step, Claim | Recorded | None] = Grouping(self._commit)
 
     async def claim_new(self, message: Message, task_id: str) -> Claim | None:
-        """See `orchestrator.jobs.deliveries.Ledger`; so the next one."""
+        """See `orchestrator.jobs.deliveries.Ledger`; so the next two."""
         claimed = await self._steps.put(NewJob(uuid7(), message, task_id, claim_id=uuid7()))
         assert claimed is None or isinstance(claimed, Claim)
         return claimed
@@ -69,6 +70,15 @@ class GroupCommit:
         claimed = await self._steps.put(WaitingJob(job_id, task_id, claim_id=uuid7()))
         assert claimed is None or isinstance(claimed, Claim)
         return claimed
+
+    async def claim_slice(self, tenant_id: str, job_ids: Sequence[UUID]) -> list[Claim]:
+        jobs = [WaitingJob(job_id, str(job_id), claim_id=uuid7()) for job_id in job_ids]
+        try:
+            return await patiently(lambda: self._claim_slice(tenant_id, jobs))
+        except DATABASE_ERRORS:
+            # As of a group: Postgres has ended one of two that lock each other out, say.
+            answers = [answer for job in jobs for answer in await self._commit([job])]
+        return [claimed for claimed in answers if isinstance(claimed, Claim)]
 
     async def end(self, claim: Claim, ending: Ending) -> Recorded:
         """Write down how a run ended that leaves its job answered or failed, if it still owns it."""
@@ -86,6 +96,13 @@ class GroupCommit:
                 return [error]
         return [answer for step in steps for answer in await self._commit([step])]
 
+    async def _claim_slice(self, tenant_id: str, jobs: Sequence[WaitingJob]) -> list[Claim]:
+        """A group as it stands, and one tenant's, who may read what it asked: a transaction less."""
+        async with self._database.as_tenant(tenant_id, PLAN_ONCE) as connection:
+            claimed = await claims.claim_known(connection, jobs, self._worker, self._lease_seconds)
+            messages = await claims.read_messages(connection, [job.job_id for job in claimed.values()])
+        return [_complete(job, messages) for job in claimed.values()]
+
     async def _write(self, steps: Sequence[_Step]) -> list[Claim | Recorded | Exception | None]:
         ends, new, known = _pick(steps, _End), _pick(steps, NewJob), _pick(steps, WaitingJob)
         async with self._database.as_system(PLAN_ONCE) as connection:
@@ -96,8 +113,8 @@ class GroupCommit:
         answers: dict[int, Claim | Recorded | Exception | None] = {}
         answers |= {id(end): each for end, each in zip(ends, recorded, strict=True)}
         answers |= {id(job): _answer(job, taken, messages) for job in new}
-        answers |= {id(job): _complete(claimed.get(job.claim_id), messages) for job in known}
-        return [answers[id(step)] for step in steps]
+        answers |= {id(job): _complete(claimed[job.claim_id], messages) for job in known if job.claim_id in claimed}
+        return [answers.get(id(step)) for step in steps]
 
     async def _read_messages(self, jobs: Iterable[ClaimedJob]) -> dict[UUID, Message]:
         """As the tenants that sent them: the system role reads no payload."""
@@ -146,9 +163,7 @@ def _find_older(taken: NewClaims) -> list[ClaimedJob]:
     return [claimed for offered_id, claimed in taken.claimed.items() if claimed.job_id != offered_id]
 
 
-def _complete(claimed: ClaimedJob | None, messages: dict[UUID, Message]) -> Claim | None:
-    if claimed is None:
-        return None
+def _complete(claimed: ClaimedJob, messages: dict[UUID, Message]) -> Claim:
     return Claim(
         claimed.job_id, claimed.tenant_id, claimed.task_id, claimed.run, messages[claimed.job_id], claimed.crash_count
     )

@@ -40,16 +40,18 @@ class Recorder:
     def __init__(self, database: Database, ledger: GroupCommit) -> None:
         self._database = database
         self._ledger = ledger
+        # Made anew for each run, a logger costs more than all else here, even one that has nothing to say.
+        self._log = log.bind()
 
     async def record(self, claim: Claim, outcome: Outcome) -> Outcome:
         """Make the outcome the job's, if this run still owns it; returns what the job then has.
 
         Repeated until the database takes it: an answer that was paid for is not dropped over an outage.
         """
+        if isinstance(outcome, (Succeeded, Failed)):
+            return await self._record_final(claim, outcome)
         if isinstance(outcome, Crashed):
             return await patiently(lambda: self._record_crash(claim, outcome.last_words))
-        if isinstance(outcome, Succeeded | Failed):
-            return await self._record_final(claim, outcome)
         return await patiently(lambda: self._record(claim, outcome))
 
     async def note(self, claim: Claim, surprise: Exception) -> None:
@@ -80,8 +82,8 @@ class Recorder:
         recorded = await self._ledger.end(claim, build_ending(outcome))
         if not recorded.counts:
             return await patiently(lambda: self._join_after(claim))
-        log.debug("run_ended", job_id=str(claim.job_id), run=claim.run, outcome=type(outcome).__name__)
-        return replace(outcome, waiting_tasks=recorded.waiting_tasks)
+        self._log.debug("run_ended", job_id=str(claim.job_id), run=claim.run, outcome=type(outcome).__name__)
+        return replace(outcome, waiting_tasks=recorded.waiting_tasks) if recorded.waiting_tasks else outcome
 
     async def _record(self, claim: Claim, outcome: Outcome) -> Outcome:
         async with self._database.as_tenant(claim.tenant_id) as connection:

@@ -64,9 +64,8 @@ def run_job(task: Task, tenant_id: str, job_id: str) -> dict[str, Any]:
 
 @app.task(name="run_slice", ignore_result=True)
 def run_slice(tenant_id: str, job_ids: list[str]) -> None:
-    """Run many jobs side by side, each with its own row: a batch's."""
-    deliveries = [KnownJob(tenant_id, UUID(job_id), job_id, is_awaited=False) for job_id in job_ids]
-    outcomes = _run_to_end(worker.parts().runner.handle_slice(deliveries))
+    """Run many jobs side by side, each with its own row: a batch's. Whoever waits for that reads the database."""
+    outcomes = _run_to_end(worker.parts().runner.handle_slice(tenant_id, [UUID(job_id) for job_id in job_ids]))
     handed_back = [outcome.job.job_id for outcome in outcomes if isinstance(outcome, RetryLater) and outcome.job]
     if handed_back:
         event_loop.aside(dispatch_slices, [(tenant_id, handed_back)])

@@ -9,8 +9,8 @@ Counted on the event loop, read by the thread that takes messages: each count is
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import exp
 from time import monotonic
 from typing import Final
@@ -37,24 +37,32 @@ class Place:
         self._is_urgent = is_urgent
         self.has_made_room = False
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    def slot(self) -> "Slot":
         """Hold one of the slots; a single job gets the next one before any job of a slice.
 
         Raises:
             NoSlotError: a single job waited for others of its kind, for longer than it should have been claimed.
         """
-        slots = self._workload.slots
-        await slots.acquire(is_urgent=self._is_urgent)
-        try:
-            yield
-        finally:
-            slots.release(is_urgent=self._is_urgent)
+        return Slot(self._workload.slots, is_urgent=self._is_urgent)
 
     def make_room(self, *, is_answered: bool = True) -> None:
         """It has what it waited for, or gave up: what is left to be done takes nobody's room."""
         self.has_made_room = True
         self._workload.note_room(is_single=self._is_urgent, is_answered=is_answered)
+
+
+class Slot:
+    """One of the slots, held while the block runs."""
+
+    def __init__(self, slots: "Slots", *, is_urgent: bool) -> None:
+        self._slots = slots
+        self._is_urgent = is_urgent
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire(is_urgent=self._is_urgent)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release(is_urgent=self._is_urgent)
 
 
 class Workload:

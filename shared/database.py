@@ -8,7 +8,7 @@ transaction only, which also holds behind a pooler in transaction mode.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from math import inf
 from time import monotonic
@@ -102,22 +102,21 @@ class Database:
         self._silent_at = -inf
         """When a connection was last cut: those that are older may have died with it."""
 
-    @asynccontextmanager
-    async def as_tenant(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
-        """A transaction that sees and writes the rows of one tenant; committed at the end of the block."""
-        async with self._begin(self._app_engine, APP_ROLE, tenant_id) as connection:
-            yield connection
+    def as_tenant(self, tenant_id: str, settings: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that sees and writes the rows of one tenant; committed at the end of the block.
 
-    @asynccontextmanager
-    async def as_system(
+        `settings` are further statements that set what holds in it alone.
+        """
+        return self._begin(self._app_engine, APP_ROLE, tenant_id, settings)
+
+    def as_system(
         self, settings: str = "", *, longest_seconds: float | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction over all tenants' narrow tables, without their payload; committed at the end of the block.
 
-        `settings` are further statements that set what holds in it alone; `longest_seconds` is its own bound.
+        `settings` as above; `longest_seconds` is its own bound.
         """
-        async with self._begin(self._system_engine, SYSTEM_ROLE, "", settings, longest_seconds) as connection:
-            yield connection
+        return self._begin(self._system_engine, SYSTEM_ROLE, "", settings, longest_seconds)
 
     @asynccontextmanager
     async def _begin(
@@ -167,15 +166,17 @@ async def _find_driver(connection: AsyncConnection, silent_at: float) -> Any:
 
     After a silence they may be half open, and each would take as long to be found so: none of before is used again.
     """
+    assert connection.sync_connection is not None, "it has just been connected"
+    raw = connection.sync_connection.connection
     while True:
-        raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
+        driver: Any = raw.driver_connection
         first_used_at = connection.info.setdefault(_FIRST_USED_AT, monotonic())
         if driver is None or not (driver.is_closed() or first_used_at < silent_at):
             return driver
         driver.terminate()
         # The pool gives the next one, which may be no better; an empty place makes a new one.
         await connection.invalidate()
+        raw = await connection.get_raw_connection()
 
 
 @asynccontextmanager

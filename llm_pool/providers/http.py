@@ -7,11 +7,13 @@ names a gateway as `base_url`.
 import asyncio
 import json
 import ssl
+from asyncio import AbstractEventLoop, BaseEventLoop
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf
+from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -166,12 +168,13 @@ class Connections:
         gives_up_at = loop.time() + self._connect_seconds
         try:
             async with asyncio.timeout_at(min(gives_up_at, ends_at)):
+                conversation: Conversation
                 _, conversation = await loop.create_connection(
                     partial(Conversation, address.place, self._largest_answer_bytes),
                     address.host,
                     address.port,
                     ssl=self.ssl_context if address.is_secure else None,
-                    happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+                    **_choose_options(loop),
                 )
         except OSError as error:
             if isinstance(error, TimeoutError) and lateness is not None and ends_at < gives_up_at:
@@ -179,6 +182,11 @@ class Connections:
             raise refuse(f"{type(error).__name__} at {address.place}") from error
         self._kept.add(conversation)
         return conversation
+
+
+def _choose_options(loop: AbstractEventLoop) -> dict[str, Any]:
+    """uvloop tries one address after the other, and knows no such option."""
+    return {"happy_eyeballs_delay": NEXT_ADDRESS_SECONDS} if isinstance(loop, BaseEventLoop) else {}
 
 
 def dump_json(body: Mapping[str, object]) -> bytes:

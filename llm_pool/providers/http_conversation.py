@@ -8,7 +8,7 @@ import asyncio
 import socket
 import zlib
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -113,8 +113,7 @@ class Conversation(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "TCP gives one"
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's says so of itself, and is none
         self._is_open = True
         connected: socket.socket = transport.get_extra_info("socket")
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

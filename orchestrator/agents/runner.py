@@ -5,8 +5,7 @@ runs out, and the job's crash count decides whether another worker may have it.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from orchestrator.jobs.deliveries import Delivery, Ledger
 from orchestrator.jobs.leases import LeaseKeeper
 from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message
-from orchestrator.outcomes import Crashed, Failed, HandledElsewhere, Outcome, Parked, RetryLater, Succeeded
+from orchestrator.outcomes import Crashed, Failed, Outcome, Parked, RetryLater, Succeeded
 from orchestrator.recorder import Recorder
 from orchestrator.results import build_answer, build_failure
 from orchestrator.workload import NoSlotError, Place, Workload
@@ -66,13 +65,17 @@ class Runner:
             RunCrashedError: a surprise after the job was claimed.
         """
         with self._workload.enter_single() as place:
-            return await self._handle(delivery, place)
+            claim = await delivery.claim(self._ledger)
+            if claim is None:
+                return await patiently(lambda: self._join(delivery))
+            return await self._carry_out(claim, place)
 
-    async def handle_slice(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
-        """Likewise many, side by side; a run that crashed has no outcome."""
+    async def handle_slice(self, tenant_id: str, job_ids: Sequence[UUID]) -> list[Outcome]:
+        """Run many jobs of a tenant side by side; one that waits for no run, or whose run crashed, has no outcome."""
         await self._workload.slice_turn()
-        with self._workload.enter_slice(len(deliveries)) as places:
-            handling = [self._handle(*each) for each in zip(deliveries, places, strict=True)]
+        with self._workload.enter_slice(len(job_ids)) as places:
+            claims = await self._ledger.claim_slice(tenant_id, job_ids)
+            handling = [self._carry_out(*each) for each in zip(claims, places, strict=False)]
             handled = await asyncio.gather(*handling, return_exceptions=True)
         return [outcome for outcome in handled if not isinstance(outcome, BaseException)]
 
@@ -94,10 +97,7 @@ class Runner:
             task.cancel()
         return len(tasks)
 
-    async def _handle(self, delivery: Delivery, place: Place) -> Outcome:
-        claim = await delivery.claim(self._ledger)
-        if claim is None:
-            return await patiently(lambda: self._join(delivery)) if delivery.is_awaited else HandledElsewhere()
+    async def _carry_out(self, claim: Claim, place: Place) -> Outcome:
         # For as long as the asyncio task lives, and each job has its own.
         structlog.contextvars.bind_contextvars(job_id=str(claim.job_id))
         with self._leases.hold(claim):
@@ -113,10 +113,7 @@ class Runner:
     async def _run(self, claim: Claim, place: Place) -> Outcome:
         """Build the request and ask the pool; what they raise decides what becomes of the job."""
         try:
-            with self._interruptible(claim):
-                request = await self._build_request(claim.message)
-                async with place.slot():
-                    response = await self._ask(claim, request)
+            response = await self._ask_interruptibly(claim, place)
         except InputError as error:
             return Failed(build_failure(claim, error))
         except LLMError as error:
@@ -129,6 +126,21 @@ class Runner:
             return RetryLater("interrupted: cancelled, or the worker is stopping")
         return Succeeded(build_answer(claim, response), response.attempts)
 
+    async def _ask_interruptibly(self, claim: Claim, place: Place) -> CompletionResponse:
+        task = asyncio.current_task()
+        assert task is not None, "jobs run inside the worker's event loop"
+        # By run too: a worker that was suspended past its lease may have claimed the same job again.
+        key = (claim.job_id, claim.run)
+        self._asking[key] = task
+        if self._is_stopping:
+            task.cancel()
+        try:
+            request = await self._build_request(claim.message)
+            async with place.slot():
+                return await self._ask(claim, request)
+        finally:
+            del self._asking[key]
+
     async def _ask(self, claim: Claim, request: CompletionRequest) -> CompletionResponse:
         """Among all others, unless the job may kill them."""
         is_foreign = self._pool.runs_foreign_code(request.model)
@@ -136,19 +148,6 @@ class Runner:
         if is_alone or (is_foreign and self._suspects.distrusts(request.model)):
             return await self._suspects.complete(Suspect(claim.job_id, claim.crash_count), request)
         return await self._pool.complete(request)
-
-    @contextmanager
-    def _interruptible(self, claim: Claim) -> Iterator[None]:
-        task = asyncio.current_task()
-        assert task is not None, "jobs run inside the worker's event loop"
-        # By run too: a worker that was suspended past its lease may have claimed the same job again.
-        self._asking[claim.job_id, claim.run] = task
-        if self._is_stopping:
-            task.cancel()
-        try:
-            yield
-        finally:
-            del self._asking[claim.job_id, claim.run]
 
     async def _join(self, delivery: Delivery) -> Outcome:
         """Another run has the job, or had it: let this task have the same answer, now or later."""

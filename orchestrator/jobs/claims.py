@@ -1,6 +1,6 @@
 """Claims of many jobs at once, whoever's they are: by the system role, one statement for all of them.
 
-The transaction is to be begun with `PLAN_ONCE`.
+A slice's jobs are all one tenant's, and may be claimed as that tenant. The transaction is to be begun with `PLAN_ONCE`.
 
 Each may be repeated when its reply was lost: a claim is known by its own id. Two groups that hold the same jobs do not
 lock each other out, as both take them in one order.

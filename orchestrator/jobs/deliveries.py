@@ -1,5 +1,6 @@
 """What a task brings to the runner: a message that may or may not be a job yet, or a job that has its row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -26,6 +27,9 @@ class Ledger(Protocol):
     async def claim(self, job_id: UUID, task_id: str) -> Claim | None:
         """Start the next run of a queued job; None when it is not queued."""
 
+    async def claim_slice(self, tenant_id: str, job_ids: Sequence[UUID]) -> list[Claim]:
+        """Likewise many jobs of one tenant, each with a task of its own name; absent are those that are not queued."""
+
 
 class Delivery(Protocol):
     """Both kinds, as the runner sees them."""
@@ -36,10 +40,6 @@ class Delivery(Protocol):
     @property
     def task_id(self) -> str:
         """The Celery task that brought it."""
-
-    @property
-    def is_awaited(self) -> bool:
-        """Somebody polls that task for the answer."""
 
     async def find_job_id(self, connection: AsyncConnection) -> UUID | None: ...
 
@@ -53,7 +53,6 @@ class NewMessage:
 
     message: Message
     task_id: str
-    is_awaited: bool = True
 
     @property
     def tenant_id(self) -> str:
@@ -72,13 +71,11 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class KnownJob:
-    """Submitted over HTTP, in a slice, replayed, handed back, or found undelivered."""
+    """Submitted over HTTP, replayed, handed back, or found undelivered."""
 
     tenant_id: str
     job_id: UUID
     task_id: str
-    is_awaited: bool = True
-    """Not one of a slice: whoever waits for its batch reads the database."""
 
     async def find_job_id(self, _: AsyncConnection) -> UUID | None:
         return self.job_id

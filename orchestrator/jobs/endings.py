@@ -5,13 +5,13 @@ result and state in step, and each may be repeated when its reply was lost.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -160,13 +160,13 @@ def _split(ended: Sequence[tuple[Run, Ending]]) -> Iterator[Sequence[tuple[Run, 
     """Groups in the order in which jobs are locked, each job once in each: a statement changes a row but once."""
     ordered = sorted(ended, key=lambda each: (each[0].job_id, each[0].run))
     groups: list[list[tuple[Run, Ending]]] = []
-    seen: Counter[UUID] = Counter()
+    seen: dict[UUID, int] = {}
     for each in ordered:
-        number = seen[each[0].job_id]
+        number = seen.get(each[0].job_id, 0)
         if number == len(groups):
             groups.append([])
         groups[number].append(each)
-        seen[each[0].job_id] += 1
+        seen[each[0].job_id] = number + 1
     return iter(groups)
 
 
@@ -180,11 +180,19 @@ def _build_parameters(ended: Sequence[tuple[Run, Ending]]) -> dict[str, Any]:
         "states": [ending.state.value for ending in endings],
         "are_final": [ending.state.is_final for ending in endings],
         "outcomes": [ending.outcome for ending in endings],
-        "results": [None if ending.result is None else json.dumps(ending.result) for ending in endings],
+        "results": [None if ending.result is None else _write(ending.result) for ending in endings],
         "error_types": [ending.error_type for ending in endings],
         "error_messages": [ending.error_message for ending in endings],
         "most_pardons": MAX_CRASHES,
     }
+
+
+def _write(result: dict[str, Any]) -> str:
+    try:
+        return to_json(result).decode()
+    except PydanticSerializationError:
+        # Half of a surrogate pair: so the database refuses it, and its neighbours are spared.
+        return json.dumps(result)
 
 
 def _build_paid(ended: Sequence[tuple[Run, Ending]]) -> dict[str, Any]:

@@ -314,6 +314,17 @@ async def test_over_tls(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await connections.aclose()
 
 
+def test_in_another_loop() -> None:
+    """Of its own kind of connection and options, as under uvicorn with all its extras."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed, nor needed")
+
+    async def ask_twice() -> list[object]:
+        async with spoken_to(say(CHUNKED + b"\r\n")) as (connections, server):
+            return [(await ask(connections, server)).document for _ in range(2)]
+
+    assert uvloop.run(ask_twice()) == [{"fine": 1}] * 2
+
+
 async def test_over_ipv6() -> None:
     async with serve_raw(say(FINE), host="::1") as server:
         connections = Connections()

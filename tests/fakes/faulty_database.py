@@ -44,8 +44,8 @@ class FaultyDatabase(Database):
     fault = Fault.NONE
     pause: Pause | None = None
 
-    def as_tenant(self, tenant_id: str) -> AbstractAsyncContextManager[AsyncConnection]:
-        return self._fail_at_commit(super().as_tenant(tenant_id))
+    def as_tenant(self, tenant_id: str, settings: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._fail_at_commit(super().as_tenant(tenant_id, settings))
 
     def as_system(
         self, settings: str = "", *, longest_seconds: float | None = None

@@ -65,7 +65,10 @@ def logged_events() -> dict[str, set[str]]:
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     for node in (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(), attr=method), args=[ast.Constant(value=str(event))]):
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name() | ast.Attribute(attr="_log"), attr=method),
+                args=[ast.Constant(value=str(event))],
+            ):
                 if method in LEVELS:
                     found.setdefault(event, set()).add(LEVELS[method])
     return found

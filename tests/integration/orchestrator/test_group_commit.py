@@ -1,9 +1,13 @@
 """What many runs claim and how they end is one commit; each gets its own answer, and a bad step fails alone."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from orchestrator.group_commit import GroupCommit
@@ -11,18 +15,41 @@ from orchestrator.jobs.endings import Ending
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.jobs.store import Claim
 from orchestrator.messages import Message
-from shared.database import Database
+from shared.database import Database, create_engine
 from shared.errors import NotFoundError
 from tests.builders import build_message
 from tests.ledger import ANSWERED, FAILED, Jobs
 from tests.running import open_ledger
 
+SECOND_TENANT = "insert into tenants (id, name, default_agent_id) values ('acme', 'Acme', 'x')"
 COMMITTED = "select count(distinct xmin::text) from runs"
 
 
 @pytest.fixture
 def ledger(database: Database) -> GroupCommit:
     return open_ledger(database)
+
+
+class LockedOut(Database):
+    """A tenant's group always loses against another one."""
+
+    def as_tenant(self, tenant_id: str, settings: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        if settings:
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return super().as_tenant(tenant_id)
+
+
+@pytest.fixture
+async def locked_out(database_url: str) -> AsyncIterator[Database]:
+    opened = LockedOut(create_engine(database_url), create_engine(database_url))
+    yield opened
+    await opened.aclose()
+
+
+async def add(jobs: Jobs, message: Message) -> UUID:
+    job_id = await jobs.add(message)
+    assert job_id
+    return job_id
 
 
 def messages(count: int) -> list[Message]:
@@ -61,6 +88,36 @@ async def test_a_job_that_has_its_row_comes_with_what_its_tenant_asked(ledger: G
     assert [claim and claim.message.content for claim in claims] == ["first", "second"]
 
 
+async def test_a_slice_is_claimed_in_one_commit_with_what_its_tenant_asked(
+    ledger: GroupCommit, jobs: Jobs, superuser: asyncpg.Connection
+) -> None:
+    ids = [await add(jobs, build_message(id=f"m-{n}", content=f"question {n}")) for n in range(20)]
+    claims = await ledger.claim_slice("default", ids)
+    assert {claim.job_id: claim.message.content for claim in claims} == {
+        job_id: f"question {n}" for n, job_id in enumerate(ids)
+    }
+    assert {(claim.tenant_id, claim.run) for claim in claims} == {("default", 1)}
+    assert await superuser.fetchval(COMMITTED) == 1
+
+
+async def test_of_a_slice_only_what_is_queued_and_its_tenants_is_claimed(
+    ledger: GroupCommit, jobs: Jobs, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(SECOND_TENANT)
+    queued = await add(jobs, build_message(id="a"))
+    others = await add(jobs, build_message(id="b", tenant_id="acme"))
+    running = (await jobs.start()).job_id
+    claims = await ledger.claim_slice("default", [queued, others, running, uuid7()])
+    assert [claim.job_id for claim in claims] == [queued]
+    assert await ledger.claim_slice("default", [queued]) == [], "it has a run now"
+
+
+async def test_a_slice_that_was_locked_out_is_claimed_one_by_one(locked_out: Database, jobs: Jobs) -> None:
+    ids = [await add(jobs, build_message(id=f"m-{n}")) for n in range(3)]
+    claims = await open_ledger(locked_out).claim_slice("default", ids)
+    assert [claim.job_id for claim in claims] == ids
+
+
 async def test_what_is_not_queued_is_not_claimed(ledger: GroupCommit, jobs: Jobs) -> None:
     claim = await jobs.start()
     assert await ledger.claim(claim.job_id, "task-1") is None
@@ -91,9 +148,12 @@ async def test_an_unknown_tenant_fails_alone(ledger: GroupCommit) -> None:
     assert bad.field == "tenant_id"
 
 
-async def test_a_row_the_database_refuses_fails_alone(ledger: GroupCommit, superuser: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("unstorable", ["\x00", "\ud800"])
+async def test_a_row_the_database_refuses_fails_alone(
+    ledger: GroupCommit, superuser: asyncpg.Connection, unstorable: str
+) -> None:
     claims = await claim_all(ledger, messages(3))
-    refused = Ending(JobState.SUCCEEDED, "succeeded", {"content": "\x00"})
+    refused = Ending(JobState.SUCCEEDED, "succeeded", {"content": unstorable})
     *good, bad = await asyncio.gather(
         ledger.end(claims[0], ANSWERED), ledger.end(claims[1], FAILED), ledger.end(claims[2], refused),
         return_exceptions=True,

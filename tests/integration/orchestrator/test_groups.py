@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from uuid_utils.compat import uuid7
 
 from orchestrator.failed_requests import store as failed_requests
@@ -18,7 +18,7 @@ from orchestrator.jobs.endings import Ending
 from orchestrator.jobs.lifecycle import JobState
 from orchestrator.jobs.statements import PLAN_ONCE, compile_statement
 from orchestrator.messages import Message
-from shared.database import Database
+from shared.database import APP_ROLE, SYSTEM_ROLE, Database
 from tests.builders import build_message
 from tests.ledger import ANSWERED, FAILED, HANDED_BACK, OVERTAKE, PARKED, Jobs, count
 
@@ -286,25 +286,33 @@ STATEMENTS = {
     "take in": claims._TAKE_IN,
     "claim": claims._CLAIM,
     "find claims": claims._FIND_CLAIMS,
-    "read messages": claims._READ_MESSAGES,
     "record": endings._RECORD,
     "waiting tasks": store._WAITING_TASKS_OF,
     "end failed requests": failed_requests._END_ALL,
 }
+STATEMENTS_OF_A_TENANT = {
+    "claim": claims._CLAIM,
+    "find claims": claims._FIND_CLAIMS,
+    "read messages": claims._READ_MESSAGES,
+}
+BY_ROLE = [
+    *((SYSTEM_ROLE, name, statement) for name, statement in STATEMENTS.items()),
+    *((APP_ROLE, name, statement) for name, statement in STATEMENTS_OF_A_TENANT.items()),
+]
 
 
 @pytest.mark.parametrize("is_vacuumed", [False, True])
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize(("role", "name", "statement"), BY_ROLE)
 async def test_a_plan_made_while_the_tables_were_empty_looks_everything_up(
-    superuser: asyncpg.Connection, name: str, is_vacuumed: bool
+    superuser: asyncpg.Connection, role: str, name: str, statement: TextClause, is_vacuumed: bool
 ) -> None:
     """A worker keeps its plans, and a million rows may come before anybody counts them anew."""
     if is_vacuumed:
         await superuser.execute("vacuum analyze")
-    statement, names = compile_statement(STATEMENTS[name])
-    await superuser.execute("begin")
+    compiled, names = compile_statement(statement)
+    await superuser.execute(f"begin; set local role {role}")
     await superuser.execute(PLAN_ONCE)
-    await superuser.execute(f"prepare kept as {statement}")
+    await superuser.execute(f"prepare kept as {compiled}")
     nothing = ", ".join(["null"] * len(names))
     plan = [row[0] for row in await superuser.fetch(f"explain execute kept ({nothing})")]
     read = [number for number, line in enumerate(plan) if READS_A_TABLE.search(line)]

@@ -9,7 +9,6 @@ from llm_pool.catalogs.catalog_file import DEFAULT_CATALOG, load_catalog
 from orchestrator.batches.desk import BatchDesk, Opened, Order
 from orchestrator.batches.progress import Progress
 from orchestrator.batches.records import Batch, BatchOptions, Slice
-from orchestrator.jobs.deliveries import KnownJob
 from shared.database import Database
 from shared.settings import find_secret
 from tests.fakes.scripted_pool import ScriptedPool
@@ -62,10 +61,9 @@ class BulkYard:
         """Run what is on the queue; returns how many jobs there were."""
         taken, self.queue.waiting = self.queue.waiting[:most_slices], self.queue.waiting[len(self.queue.waiting) :]
         runner = build_runner(self.database, self.pool)
-        job_ids = [(each.tenant_id, job_id) for each in taken for job_id in each.job_ids]
-        for tenant_id, job_id in job_ids:
-            await runner.handle(KnownJob(tenant_id, job_id, str(job_id), is_awaited=False))
-        return len(job_ids)
+        for each in taken:
+            await runner.handle_slice(each.tenant_id, each.job_ids)
+        return sum(len(each.job_ids) for each in taken)
 
     async def write_out(self, batch: Batch, name: str = "out.jsonl") -> list[dict[str, Any]]:
         """The answers of a batch that has ended."""
