@@ -13,6 +13,7 @@ from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import structlog
@@ -41,6 +42,7 @@ DATABASE_ERRORS: Final = (
 
 LONGEST_SECONDS: Final = 15.0
 """A transaction takes milliseconds. One whose connection is half open would never end, and keep its job for ever."""
+GOODBYE_SECONDS: Final = 2.0
 
 _FIRST_USED_AT: Final = "llmyard_first_used_at"
 """In a pooled connection's `info`; by the monotonic clock."""
@@ -101,6 +103,7 @@ class Database:
         self._longest_seconds = longest_seconds
         self._silent_at = -inf
         """When a connection was last cut: those that are older may have died with it."""
+        self._drivers: WeakSet[Any] = WeakSet()
 
     def as_tenant(self, tenant_id: str, settings: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that sees and writes the rows of one tenant; committed at the end of the block.
@@ -124,6 +127,7 @@ class Database:
     ) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
             driver = await _find_driver(connection, self._silent_at)
+            self._drivers.add(driver)
             try:
                 with self._cut_after(longest_seconds or self._longest_seconds, driver):
                     async with _transaction(driver, role, tenant_id, settings):
@@ -140,7 +144,8 @@ class Database:
             self._silent_at = monotonic()
             driver.terminate()
 
-        timer = asyncio.get_running_loop().call_later(seconds, cut)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_at(loop.time() + seconds, cut)
         try:
             yield
         finally:
@@ -157,8 +162,18 @@ class Database:
         await _verify_role(SYSTEM_ROLE, self.as_system())
 
     async def aclose(self) -> None:
-        await self._app_engine.dispose()
-        await self._system_engine.dispose()
+        """A connection that has not said goodbye by `GOODBYE_SECONDS` is cut: there may be nobody at its other end."""
+        loop = asyncio.get_running_loop()
+        cutting = loop.call_at(loop.time() + GOODBYE_SECONDS, self._cut_all)
+        try:
+            await self._app_engine.dispose()
+            await self._system_engine.dispose()
+        finally:
+            cutting.cancel()
+
+    def _cut_all(self) -> None:
+        for driver in tuple(self._drivers):
+            driver.terminate()
 
 
 async def _find_driver(connection: AsyncConnection, silent_at: float) -> Any:

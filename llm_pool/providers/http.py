@@ -179,7 +179,7 @@ class Connections:
         except OSError as error:
             if isinstance(error, TimeoutError) and lateness is not None and ends_at < gives_up_at:
                 raise lateness from error
-            raise refuse(f"{type(error).__name__} at {address.place}") from error
+            raise refuse(f"{address.place} cannot be reached: {str(error) or type(error).__name__}") from error
         self._kept.add(conversation)
         return conversation
 

@@ -16,6 +16,8 @@ from shared.errors import LLMBrokenAnswerError, LLMConnectionError, LLMError
 
 MOST_UNREAD_BYTES: Final = 256 * 1024
 """Of an answer that is read piece by piece; the server waits meanwhile."""
+LARGEST_HEAD_BYTES: Final = 256 * 1024
+"""Of an answer, whatever was said before it included."""
 PACKED: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """How zlib is told what it unpacks."""
 INTERIM_BELOW: Final = 200
@@ -51,6 +53,7 @@ class Conversation(asyncio.Protocol):
     _unpacker: _Unpacker | None
     _pieces: list[bytes]
     """Of the body, not read by anybody yet."""
+    _head_bytes: int
     _read_bytes: int
     _unread_bytes: int
     _is_read_whole: bool
@@ -109,6 +112,7 @@ class Conversation(asyncio.Protocol):
 
     def close(self) -> None:
         """At once: what has not been sent, or not been read, is given up."""
+        self._keeps = False
         if self._is_open:
             self._transport.abort()
 
@@ -128,11 +132,16 @@ class Conversation(asyncio.Protocol):
             self._fail(LLMConnectionError(f"{self._place} wants to speak something else than HTTP"))
         except HttpParserError as error:
             self._fail(self._build_break(f"{type(error).__name__}: {error}"))
+        self._bound_head(len(data))
         if self._is_read_whole and self._is_asked and self._fault is None:
             return
         if self._unread_bytes > MOST_UNREAD_BYTES:
             self._transport.pause_reading()
         self._tell()
+
+    def eof_received(self) -> None:
+        """The connection is lost at the loop's next turn; until then it looks as if it could be used."""
+        self._keeps = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_open = False
@@ -191,7 +200,7 @@ class Conversation(asyncio.Protocol):
         self._stage = _Stage.HEAD
         self._fault = self._unpacker = None
         self._pieces = []
-        self._read_bytes = self._unread_bytes = 0
+        self._head_bytes = self._read_bytes = self._unread_bytes = 0
         self._is_read_whole = self._keeps = False
 
     async def _hear(self) -> None:
@@ -218,6 +227,12 @@ class Conversation(asyncio.Protocol):
             self._keeps = False
         elif self._fault is None:
             self._fault = fault
+
+    def _bound_head(self, more_bytes: int) -> None:
+        if self._stage is _Stage.HEAD:
+            self._head_bytes += more_bytes
+            if self._head_bytes > LARGEST_HEAD_BYTES:
+                self._fail(LLMBrokenAnswerError("the head of the answer is too large"))
 
     def _build_break(self, cause: str) -> LLMError:
         if self._stage is _Stage.BODY:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -104,10 +105,20 @@ async def test_a_packed_answer_is_unpacked(encoding: str, packed: bytes) -> None
     assert (await ask_once(say(head, packed[:9], packed[9:]))).document == {"fine": 1}
 
 
-async def test_a_small_answer_that_unpacks_to_a_large_one_is_given_up() -> None:
-    packed = gzip.compress(b"x" * 10_000_000)
+async def test_a_small_answer_that_unpacks_to_a_large_one_is_given_up_without_taking_it_in() -> None:
+    packed = gzip.compress(b"x" * 50_000_000)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
-    assert "too large" in str(await fail_once(say(head + packed), largest_answer_bytes=50_000))
+    tracemalloc.start()
+    try:
+        assert "too large" in str(await fail_once(say(head + packed), largest_answer_bytes=80_000))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_an_answer_that_announces_too_much_is_not_waited_for() -> None:
+    error = await fail_once(say(b"HTTP/1.1 200 OK\r\nContent-Length: 50001\r\n\r\n"), largest_answer_bytes=50_000)
+    assert "too large" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +226,35 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_not_used() -> No
     assert server.connections == 2
 
 
+async def test_a_connection_that_ends_in_the_moment_it_would_be_used_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server has closed is known before the loop says that the connection is lost."""
+    lost = http_conversation.Conversation.connection_lost
+    later = asyncio.Event()
+
+    def lose_late(conversation: http_conversation.Conversation, error: Exception | None) -> None:
+        later.set()
+        asyncio.get_running_loop().call_later(0.5, lost, conversation, error)
+
+    async with spoken_to(say(FINE)) as (connections, server):
+        await ask(connections, server)
+        monkeypatch.setattr(http_conversation.Conversation, "connection_lost", lose_late)
+        server.writers[0].close()
+        await later.wait()
+        await ask(connections, server)
+    assert server.connections == 2
+
+
+async def test_a_head_without_end_is_given_up() -> None:
+    async def go_on(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X-More: " + b"x" * 10_000 + b"\r\n")
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    assert "head of the answer is too large" in str(await fail_once(go_on))
+
+
 async def test_what_was_idle_for_long_is_closed_and_what_was_used_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_keeping, "KEPT_SECONDS", 0.3)
     async with spoken_to(say(FINE)) as (connections, server):
@@ -245,6 +285,35 @@ async def test_a_question_that_was_answered_before_it_was_read_does_not_keep_its
     assert answer.status == 413
     assert connections._kept.take(url) is None
     reached.set()
+    server.close()
+
+
+async def test_a_question_that_is_given_up_is_not_sent_to_its_end() -> None:
+    reached, heard = asyncio.Event(), asyncio.Event()
+    rest = 0
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal rest
+        await reader.readuntil(b"\r\n\r\n")
+        reached.set()
+        await heard.wait()
+        while piece := await reader.read(1_000_000):
+            rest += len(piece)
+        writer.close()
+        reached.set()
+
+    server = await asyncio.start_server(read_late, "127.0.0.1", 0, limit=1024)
+    connections = Connections()
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    asking = asyncio.ensure_future(connections.post(url, {}, b"x" * 30_000_000))
+    await reached.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    reached.clear()
+    heard.set()
+    await asyncio.wait_for(reached.wait(), 10)
+    assert rest < 20_000_000  # the kernels on both sides hold some
+    assert not connections._kept._in_use
     server.close()
 
 
@@ -308,7 +377,7 @@ async def test_over_tls(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await ask(connections, server)).document == {"fine": 1}
         assert server.connections == 1
         strangers = Connections()
-        with pytest.raises(LLMConnectionError, match="SSLCertVerificationError") as caught:
+        with pytest.raises(LLMConnectionError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await ask(strangers, server)
         assert not caught.value.was_sent
     await connections.aclose()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.chaos.proxy import Proxy
-from shared.database import Database, create_engine, patiently
+from shared.database import GOODBYE_SECONDS, Database, create_engine, patiently
 
 LONGEST_SECONDS = 0.3
 
@@ -61,6 +61,12 @@ async def test_a_transaction_that_is_under_way_when_its_connection_dies_ends(pro
             await connection.scalar(text("select 1"))
             proxy.strand()
             await connection.scalar(text("select 2"))
+
+
+async def test_connections_that_nobody_answers_on_are_closed_all_the_same(proxy: Proxy, database: Database) -> None:
+    await asyncio.gather(*(ask(database, "select 1 from pg_sleep(0.1)") for _ in range(4)))
+    proxy.strand()
+    await asyncio.wait_for(database.aclose(), GOODBYE_SECONDS + 2)
 
 
 async def test_a_transaction_within_its_time_is_left_alone(database: Database) -> None:
