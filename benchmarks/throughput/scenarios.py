@@ -87,7 +87,7 @@ MANY: Final = Scenario(
     "The model takes 2 s: 1 process, 2,000 jobs",
     ONE_PROCESS,
     2000,
-    16,
+    30,
     2,
     lambda system: is_single(system) and system.has_loop,
 )

@@ -7,6 +7,7 @@ import ssl
 import time
 
 import pytest
+import trustme
 
 from llm_pool.catalog import Catalog, Deployment, ModelGroup
 from llm_pool.pool import Pool
@@ -198,15 +199,23 @@ async def test_a_redirect_is_not_followed_with_the_key(provider: Provider, serve
 
 
 async def test_one_ssl_context_for_a_whole_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    at_servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(at_servers)
     made: list[ssl.SSLContext] = []
     make = ssl.create_default_context
 
     def count(*args, **kwargs) -> ssl.SSLContext:
         made.append(make(*args, **kwargs))
+        authority.configure_trust(made[-1])
         return made[-1]
 
     monkeypatch.setattr(ssl, "create_default_context", count)
-    async with serve(OPENAI) as openai, serve(ANTHROPIC) as anthropic, serve(OLLAMA) as ollama:
+    async with (
+        serve(OPENAI, at_servers) as openai,
+        serve(ANTHROPIC, at_servers) as anthropic,
+        serve(OLLAMA, at_servers) as ollama,
+    ):
         groups = {
             name: ModelGroup(name, (describe(server, name),))
             for name, server in {"a": openai, "b": anthropic, "c": ollama, "d": ollama}.items()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -57,17 +58,17 @@ class ProviderServer:
 
 
 @asynccontextmanager
-async def serve(dialect: Dialect) -> AsyncIterator[ProviderServer]:
-    """By default it answers `fine`, whole or as a stream."""
+async def serve(dialect: Dialect, context: ssl.SSLContext | None = None) -> AsyncIterator[ProviderServer]:
+    """By default it answers `fine`, whole or as a stream; over TLS where `context` is given."""
     server = ProviderServer(dialect, answer_as_asked(dialect, "fine"))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512, ssl_context=context)
     await site.start()
     host, port = runner.addresses[0][:2]
-    server.base_url = f"http://{host}:{port}{dialect.base_path}"
+    server.base_url = f"{'https' if context else 'http'}://{host}:{port}{dialect.base_path}"
     try:
         yield server
     finally:

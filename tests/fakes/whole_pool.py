@@ -196,6 +196,13 @@ class Yard:
         await self.observer.cooldowns.cool(build_key(deployment), 0.001)
         await asyncio.sleep(0.002)
 
+    async def wait_until_asked(self, calls: int, seconds: float = 2.0) -> None:
+        """By so many calls in all: what each of them did before is then done."""
+        until = asyncio.get_running_loop().time() + seconds
+        while (asked := sum(self.count_asked().values())) < calls:
+            assert asyncio.get_running_loop().time() < until, f"{asked} of {calls}"
+            await asyncio.sleep(0.002)
+
     def count_asked(self) -> dict[str, int]:
         return {name: len(server.received) for name, server in self.servers.items()}
 

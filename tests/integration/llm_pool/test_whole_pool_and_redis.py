@@ -47,7 +47,7 @@ async def test_without_caps_calls_are_answered_all_the_time(yard: Yard, gate: Re
     yard.servers["a"].behave = after(0.05, answer())
     pool = yard.open(redis_url=gate.url)
     under_way = asyncio.create_task(ask_many(pool, 10))
-    await asyncio.wait_for(yard.servers["a"].asked.wait(), 2)
+    await yard.wait_until_asked(10)
     await gate.shut()
     if loses_all:
         async with Redis.from_url(yard.redis_url or "") as client:
@@ -71,7 +71,7 @@ async def test_with_caps_nothing_is_spent_that_could_not_be_counted(yard: Yard, 
     yard.servers["a"].behave = after(0.1, answer())
     pool = yard.open(redis_url=gate.url)
     under_way = asyncio.create_task(ask_many(pool, 5))
-    await asyncio.wait_for(yard.servers["a"].asked.wait(), 2)
+    await yard.wait_until_asked(5)
     await gate.shut()
     assert {type(outcome) for outcome in await ask_many(pool, 5)} == {LLMStoreUnavailableError}
     assert {type(outcome) for outcome in await under_way} == {CompletionResponse}
