@@ -66,8 +66,9 @@ class Conversation(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._parser = HttpResponseParser(self)
-        self._is_open = self._is_asked = False
+        self._is_open = False
         self._forget()
+        self._stage = _Stage.WHOLE  # there is nothing to wait for yet
 
     @property
     def is_reusable(self) -> bool:
@@ -76,7 +77,6 @@ class Conversation(asyncio.Protocol):
 
     def ask(self, request: bytes) -> None:
         self._forget()
-        self._is_asked = True
         self._transport.write(request)
 
     async def begin(self) -> None:
@@ -86,7 +86,7 @@ class Conversation(asyncio.Protocol):
 
     async def read_piece(self) -> bytes:
         """What has come by now, and at least something; nothing when that was all."""
-        while not self._pieces and self._stage is not _Stage.WHOLE:
+        while not self._pieces and not self._is_answered:
             await self._hear()
         piece = b"".join(self._pieces)
         self._pieces.clear()
@@ -97,7 +97,7 @@ class Conversation(asyncio.Protocol):
         """The body, or what is left of it."""
         self._is_read_whole = True
         self._go_on_reading()
-        while self._stage is not _Stage.WHOLE:
+        while not self._is_answered:
             await self._hear()
         return b"".join(self._pieces)
 
@@ -123,7 +123,7 @@ class Conversation(asyncio.Protocol):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_asked:  # whatever it is, it is no answer
+        if self._is_answered:  # whatever it is, it was not asked for
             self.close()
             return
         try:
@@ -133,7 +133,7 @@ class Conversation(asyncio.Protocol):
         except HttpParserError as error:
             self._fail(self._build_break(f"{type(error).__name__}: {error}"))
         self._bound_head(len(data))
-        if self._is_read_whole and self._is_asked and self._fault is None:
+        if self._is_read_whole and not self._is_answered and self._fault is None:
             return
         if self._unread_bytes > MOST_UNREAD_BYTES:
             self._transport.pause_reading()
@@ -186,7 +186,11 @@ class Conversation(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._stage is _Stage.BODY and self._fault is None:
             self._stage = _Stage.WHOLE
-            self._keeps, self._is_asked = self._parser.should_keep_alive(), False
+            self._keeps = self._parser.should_keep_alive()
+
+    @property
+    def _is_answered(self) -> bool:
+        return self._stage is _Stage.WHOLE
 
     @property
     def _lasts_until_the_end(self) -> bool:
@@ -223,7 +227,7 @@ class Conversation(asyncio.Protocol):
 
     def _fail(self, fault: LLMError) -> None:
         """The first fault counts; none does where the answer has come."""
-        if self._stage is _Stage.WHOLE:
+        if self._is_answered:
             self._keeps = False
         elif self._fault is None:
             self._fault = fault

@@ -27,10 +27,11 @@ class KeptConversations:
         """None where a new one is needed."""
         idle = self._idle.get(place)
         while idle:
-            conversation = idle.pop().conversation
-            if conversation.is_reusable:
+            since, conversation = idle.pop()
+            if conversation.is_reusable and since > _find_too_old():
                 self._in_use.add(conversation)
                 return conversation
+            conversation.close()
         return None
 
     def add(self, conversation: Conversation) -> None:
@@ -59,11 +60,15 @@ class KeptConversations:
 
     def _tidy(self) -> None:
         """Close what has been idle for too long; later once more, as long as there is something to look after."""
-        loop = asyncio.get_running_loop()
-        too_old = loop.time() - KEPT_SECONDS
+        too_old = _find_too_old()
         for place, idle in list(self._idle.items()):
             while idle and idle[0].since <= too_old:
                 idle.pop(0).conversation.close()
             if not idle:
                 del self._idle[place]
-        self._tidying = loop.call_later(KEPT_SECONDS, self._tidy) if self._idle else None
+        self._tidying = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._tidy) if self._idle else None
+
+
+def _find_too_old() -> float:
+    """What has been idle since then is not kept any longer."""
+    return asyncio.get_running_loop().time() - KEPT_SECONDS

@@ -268,6 +268,17 @@ async def test_what_was_idle_for_long_is_closed_and_what_was_used_is_not(monkeyp
         await asyncio.wait_for(server.ended.wait(), 5)
 
 
+async def test_what_was_idle_for_long_is_not_used_though_nobody_has_tidied_up_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with spoken_to(say(FINE)) as (connections, server):
+        await ask(connections, server)
+        monkeypatch.setattr(http_keeping, "KEPT_SECONDS", 0.0)
+        await ask(connections, server)
+        assert server.connections == 2
+        await asyncio.wait_for(server.ended.wait(), 5)
+
+
 async def test_a_question_that_was_answered_before_it_was_read_does_not_keep_its_connection() -> None:
     """The rest of it would come before the next."""
     reached = asyncio.Event()
