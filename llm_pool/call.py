@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from llm_pool.catalog import Deployment, ModelGroup
 from llm_pool.money.budget_tracker import BudgetTracker
 from llm_pool.providers.base import Provider
@@ -62,6 +64,9 @@ class TokenEstimate:
         return self.max_completion_tokens
 
 
+EstimateTokens = Callable[[CompletionRequest | EmbeddingRequest], TokenEstimate]
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """A call waited for a permit."""
@@ -79,9 +84,7 @@ class Call:
     ask: AskProvider
     needs: frozenset[Capability]
     """What a deployment must be able to do to be asked."""
-    estimate: TokenEstimate
-    request_id: UUID
-    """For logs and spans."""
+    estimate_tokens: EstimateTokens
     entered_at: float
     """When the pool took it, by `Clock.monotonic`."""
     deadline: float
@@ -92,6 +95,22 @@ class Call:
     waits: list[Wait] = field(default_factory=list)
     cache: Literal["hit", "miss"] | None = None
     """None: the cache was not asked."""
+    _estimate: TokenEstimate | None = field(default=None, init=False, repr=False)
+    _request_id: UUID | None = field(default=None, init=False, repr=False)
+
+    @property
+    def estimate(self) -> TokenEstimate:
+        """Made when it is first asked for: without limits and caps nobody does."""
+        if self._estimate is None:
+            self._estimate = self.estimate_tokens(self.request)
+        return self._estimate
+
+    @property
+    def request_id(self) -> UUID:
+        """For logs and spans; likewise."""
+        if self._request_id is None:
+            self._request_id = uuid7()
+        return self._request_id
 
     @property
     def is_streamed(self) -> bool:

@@ -26,6 +26,9 @@ class Limits:
     """Calls that wait for their answer at once."""
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """USD for a million tokens, where it is not to be looked up by the model's name."""
@@ -60,7 +63,7 @@ class Deployment:
     """False for models that refuse the field with HTTP 400; a request's temperature and top_p are then not sent."""
     supports: tuple[Capability, ...] | None = None
     """What this model can do; None is all that its provider can."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     price: Price | None = None
     """None is looked up by provider and model."""
     weight: float = 1.0

@@ -7,8 +7,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from uuid_utils.compat import uuid7
-
 from llm_pool.asking.asking import HEALTH_SECONDS, Asking, TokenCount
 from llm_pool.asking.inspection import Inspection
 from llm_pool.asks import ask_stream, ask_vectors, ask_whole
@@ -234,8 +232,7 @@ class Pool(Asking):
         check_bound(request)
         entered_at = self._clock.monotonic()
         timeout_seconds = group.timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
-        estimate = self._tokens.estimate(request)
-        return Call(request, ask, needs, estimate, uuid7(), entered_at, entered_at + timeout_seconds, config)
+        return Call(request, ask, needs, self._tokens.estimate, entered_at, entered_at + timeout_seconds, config)
 
     def _ask(self, attempt: AttemptCall) -> Awaitable[Answer]:
         deployment = attempt.deployment

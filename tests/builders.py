@@ -66,13 +66,12 @@ def build_response(content: str = "fine", attempts: tuple[Attempt, ...] | None =
 
 
 def build_call(request: CompletionRequest | None = None, *, entered_at: float = 0.0, **fields: Any) -> Call:
-    """As the pool makes it of a request; any field of `Call` may be given."""
+    """As the pool makes it of a request; any field of `Call` may be given, and `estimate`."""
     request = request or CompletionRequest("fast", (ChatMessage("user", "hello"),), tenant_id="acme")
     made = {
         "ask": partial(ask_whole, request),
         "needs": frozenset({"chat"}),
-        "estimate": TokenEstimate(10, 20),
-        "request_id": uuid7(),
         "deadline": entered_at + 300.0,
     }
-    return Call(request, entered_at=entered_at, **(made | fields))
+    estimate = fields.pop("estimate", TokenEstimate(10, 20))
+    return Call(request, entered_at=entered_at, estimate_tokens=lambda _: estimate, **(made | fields))

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from llm_pool.call import AttemptCall, AttemptHandler, Wait
-from llm_pool.stores.permits.base import NO_LIMITS, Need, Permit, PermitStore, Refusal
+from llm_pool.stores.permits.base import Need, Permit, PermitStore, Refusal
 from llm_pool.types import Answer
 from shared.attempts import QuotaReading
 from shared.clock import Clock
@@ -43,7 +43,26 @@ class RateLimit:
         self._prefix = uuid4().hex
         self._numbers = count()
 
-    async def __call__(self, call: AttemptCall, proceed: AttemptHandler) -> Answer:
+    def __call__(self, call: AttemptCall, proceed: AttemptHandler) -> Awaitable[Answer]:
+        if self._store.counts(call.deployment.name, call.deployment.limits):
+            return self._ask_with_permit(call, proceed)
+        return self._ask_freely(call, proceed)
+
+    async def _ask_freely(self, call: AttemptCall, proceed: AttemptHandler) -> Answer:
+        """Nothing is counted of this deployment yet, but its provider may tell of a quota now."""
+        readings: tuple[QuotaReading, ...] = ()
+        try:
+            answer = await proceed(call)
+            readings = answer.quota
+        except LLMError as error:
+            readings = error.quota
+            raise
+        finally:
+            if readings:
+                await self._store.lower(call.deployment.name, readings)
+        return answer
+
+    async def _ask_with_permit(self, call: AttemptCall, proceed: AttemptHandler) -> Answer:
         permit = await self._take(call)
         try:
             answer = await proceed(call)
@@ -159,8 +178,6 @@ def _is_useless(refusal: Refusal, now: float, give_up_at: float) -> bool:
 
 def _refuse_too_large(need: Need) -> None:
     """Waiting would not help, another deployment may: so it is treated as something that this one cannot do."""
-    if need.limits is NO_LIMITS:
-        return
     cell = need.find_too_small()
     if cell is not None:
         raise LLMUnsupportedError(

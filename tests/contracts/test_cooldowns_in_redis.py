@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from llm_pool.policies import CooldownPolicy
 from llm_pool.stores.cooldowns.base import Admission, CooldownStore, Cooling, build_key
 from llm_pool.stores.cooldowns.memory import MemoryCooldowns
-from llm_pool.stores.cooldowns.redis import VIEW_SECONDS, RedisCooldowns
+from llm_pool.stores.cooldowns.redis import RENEWED_AFTER_SECONDS, VIEW_SECONDS, RedisCooldowns
 from llm_pool.stores.cooldowns.redis_scripts import AWAY_SECONDS, Scripts
 from shared.redis_client import open_redis
 from tests.fakes.aged_cooldowns import age_cooldown
@@ -73,6 +73,18 @@ async def test_what_another_process_found_is_heard_soon(open_client, clock: Movi
     await other.cool(KEY, 40.0)
     assert (await mine.admit(KEY, 5.0)).way == "open"
     clock.seconds += 2 * VIEW_SECONDS
+    assert (await mine.admit(KEY, 5.0)).way == "refused"
+
+
+async def test_what_is_growing_old_is_heard_anew_and_nobody_waits_for_it(open_client, clock: MovingClock) -> None:
+    mine, other = (RedisCooldowns(open_client(), POLICY, clock) for _ in range(2))
+    assert (await mine.admit(KEY, 5.0)).way == "open"
+    await other.cool(KEY, 40.0)
+    clock.seconds += 2 * RENEWED_AFTER_SECONDS
+    with pytest.raises(StopIteration) as admitted:
+        mine.admit(KEY, 5.0).send(None)
+    assert admitted.value.value.way == "open"
+    await asyncio.sleep(0.1)
     assert (await mine.admit(KEY, 5.0)).way == "refused"
 
 

@@ -68,6 +68,14 @@ async def test_as_many_pass_as_the_limit_says_however_many_ask_at_once(kept: Kep
     assert sum(isinstance(answer, Permit) for answer in answers) == 10
 
 
+async def test_a_deployment_counts_once_there_is_a_limit_of_ours_or_its_providers(kept: Kept) -> None:
+    assert kept.store.counts("a", Limits(in_flight=1))
+    if not isinstance(kept.store, RedisPermits):  # which only the server can tell
+        assert not kept.store.counts("a", Limits())
+    await kept.store.lower("a", tell("tokens", 300, 1000.0))
+    assert kept.store.counts("a", Limits())
+
+
 async def test_a_permit_takes_from_all_cells_or_from_none(kept: Kept) -> None:
     limits = {"requests_per_minute": 5, "tokens_per_minute": 1000, "requests_per_day": 5, "tokens_per_day": 300}
     refusal = await kept.be_refused(400, **limits)

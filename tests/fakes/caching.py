@@ -42,7 +42,7 @@ def build_call(
     request = CompletionRequest("fast", (ChatMessage("user", values.pop("content", "hello")),), **values)
     now = clock.monotonic()
     needs = frozenset({"chat", "stream"}) if is_streamed else frozenset({"chat"})
-    return Call(request, never_asked, needs, TokenEstimate(1, None), uuid7(), now, now + timeout_seconds, run)
+    return Call(request, never_asked, needs, lambda _: TokenEstimate(1, None), now, now + timeout_seconds, run)
 
 
 @dataclass

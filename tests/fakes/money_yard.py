@@ -134,7 +134,7 @@ class Yard:
     ) -> Response:
         now = self.clock.monotonic()
         config = RunConfig(budget_tracker=tracker)
-        call = Call(request, asking, frozenset(needs), ESTIMATE, uuid4(), now, now + 300, config)
+        call = Call(request, asking, frozenset(needs), lambda _: ESTIMATE, now, now + 300, config)
         self.calls.append(call)
         return await self._handle(call)
 

@@ -1,9 +1,10 @@
 """Cooldowns of a fleet, kept in Redis; each step is one script, and the same as in `memory.py`.
 
-What a process last heard of a deployment holds for 20 ms, so that one that is well costs few round
-trips. For that long a process may ask a deployment that another has just found to fail, and a cooldown shorter than
-that may pass unheard; and an answer here may not end a row of failures there. Who knows that a deployment is not open
-asks Redis before each call: probe and ramp are exact.
+What a process last heard of a deployment is asked for anew by the first call after 20 ms, which does not wait for it:
+one that is well costs few round trips, and nobody time. What is older than 100 ms is waited for. For that long a
+process may ask a deployment that another has just found to fail, and a cooldown shorter than that may pass unheard; and
+an answer here may not end a row of failures there. Who knows that a deployment is not open asks Redis before each call:
+probe and ramp are exact.
 """
 
 import asyncio
@@ -20,8 +21,10 @@ from llm_pool.stores.cooldowns.redis_scripts import Operation, Scripts, Told, co
 from llm_pool.stores.finishing import Finishing, Undo
 from shared.clock import Clock
 
-VIEW_SECONDS = 0.02
-"""How long a process trusts what it last heard. At a whole second a storm of refusals met calls by the dozen."""
+RENEWED_AFTER_SECONDS = 0.02
+"""Where calls come often, nothing is much older. At a whole second a storm of refusals met them by the dozen."""
+VIEW_SECONDS = 0.1
+"""How long a process trusts what it last heard: a busy event loop takes tens of milliseconds for a round trip."""
 
 
 class RedisCooldowns:
@@ -45,7 +48,7 @@ class RedisCooldowns:
 
     async def admit(self, key: str, lease_seconds: float) -> Admission:
         """See `CooldownStore.admit`."""
-        told = await self._look(key)
+        told = self._recall(key) or await self._look(key)
         if told is None:
             return await (await self._go_alone()).admit(key, lease_seconds)
         if told.phase == "open":
@@ -104,17 +107,28 @@ class RedisCooldowns:
             return await (await self._go_alone()).admit(key, lease_seconds)
         return _build_admission(key, told, token)
 
-    async def _look(self, key: str) -> Told | None:
-        """What was heard lately. Of many who ask at once one looks, and all share what it hears."""
-        if self._scripts.is_away:
-            return None
+    def _recall(self, key: str) -> Told | None:
+        """What was heard lately; while it still holds, it is heard anew for those who come next."""
         told = self._heard.get(key)
-        if told is not None and self._clock.monotonic() - told.asked_at < self._view_seconds:
-            return told
-        if key not in self._looking:
-            self._looking[key] = self._finishing.start(self._run_and_hear("read", key))
-            self._looking[key].add_done_callback(lambda _: self._looking.pop(key))
-        return await asyncio.shield(self._looking[key])
+        if told is None or self._scripts.is_away:
+            return None
+        age = self._clock.monotonic() - told.asked_at
+        if age >= self._view_seconds:
+            return None
+        if age >= RENEWED_AFTER_SECONDS and told.phase == "open":
+            self._begin_look(key)
+        return told
+
+    async def _look(self, key: str) -> Told | None:
+        return None if self._scripts.is_away else await asyncio.shield(self._begin_look(key))
+
+    def _begin_look(self, key: str) -> asyncio.Task[Told | None]:
+        """Of many who ask at once one looks, and all share what it hears."""
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = self._looking[key] = self._finishing.start(self._run_and_hear("read", key))
+            looking.add_done_callback(lambda _: self._looking.pop(key))
+        return looking
 
     async def _take_back(self, key: str, token: str, _: Told | None) -> None:
         await self._run("release", key, token)

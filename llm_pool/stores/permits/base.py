@@ -56,7 +56,6 @@ class Periods:
 
 
 PERIODS = Periods()
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +122,9 @@ class CellReading:
 
 class PermitStore(Protocol):
     """Counts for one process or for a fleet. Every operation is atomic."""
+
+    def counts(self, deployment: str, limits: Limits) -> bool:
+        """False: there is no limit, neither of ours nor that its provider told of, so calls need no permit."""
 
     async def reserve(self, need: Need, waited_seconds: float | None = None) -> Permit | Refusal:
         """Take from all cells or from none.

@@ -20,9 +20,9 @@ from uuid import uuid4
 import structlog
 from redis.exceptions import RedisError
 
-from llm_pool.catalog import Limits
+from llm_pool.catalog import NO_LIMITS, Limits
 from llm_pool.stores.finishing import Finishing
-from llm_pool.stores.permits.base import NO_LIMITS, PERIODS, CellReading, Need, Periods, Permit, Refusal
+from llm_pool.stores.permits.base import PERIODS, CellReading, Need, Periods, Permit, Refusal
 from llm_pool.stores.permits.memory import MemoryPermits
 from llm_pool.stores.permits.redis import LEASE_SECONDS, RedisPermits
 from shared.attempts import QuotaReading
@@ -66,6 +66,9 @@ class FleetPermits:
         self._unsent: list[Callable[[], Awaitable[None]]] = []
         self._beating: asyncio.Task[None] | None = None
         self._finishing = Finishing()
+
+    def counts(self, deployment: str, limits: Limits) -> bool:
+        return self._local.counts(deployment, limits)
 
     async def reserve(self, need: Need, waited_seconds: float | None = None) -> Permit | Refusal:
         if need.limits == NO_LIMITS:

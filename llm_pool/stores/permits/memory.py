@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from llm_pool.catalog import Limits
+from llm_pool.catalog import NO_LIMITS, Limits
 from llm_pool.stores.permits.base import (
     CLAIM_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    NO_LIMITS,
     PERIODS,
     UNKNOWN_WAIT_SECONDS,
     Cell,
@@ -142,11 +141,14 @@ class MemoryPermits:
         self._periods = periods
         self._tallies: dict[str, _Tally] = {}
 
+    def counts(self, deployment: str, limits: Limits) -> bool:
+        return limits != NO_LIMITS or deployment in self._tallies
+
     async def reserve(self, need: Need, waited_seconds: float | None = None) -> Permit | Refusal:
         now = self._clock.monotonic()
         tally = self._tallies.get(need.deployment)
         if tally is None:
-            if need.limits is NO_LIMITS or need.limits == NO_LIMITS:
+            if need.limits == NO_LIMITS:
                 return Permit(need, now)
             tally = self._open_tally(need.deployment)
         tally.refresh(need.limits, now)

@@ -12,11 +12,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from llm_pool.catalog import Limits
+from llm_pool.catalog import NO_LIMITS, Limits
 from llm_pool.stores.permits.base import (
     CLAIM_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    NO_LIMITS,
     PERIODS,
     UNKNOWN_WAIT_SECONDS,
     Cell,
@@ -64,6 +63,10 @@ class RedisPermits:
         self._reserve, self._withdraw, self._close, self._lower, self._read, self._renew = (
             redis.register_script(_load("cells", name)) for name in names
         )
+
+    def counts(self, _deployment: str, _limits: Limits) -> bool:
+        """Only the server knows."""
+        return True
 
     async def reserve(self, need: Need, waited_seconds: float | None = None) -> Permit | Refusal:
         reply = await self._run(

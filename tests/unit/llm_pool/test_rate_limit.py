@@ -238,8 +238,9 @@ async def test_a_request_that_never_fits_is_refused_with_what_to_change() -> Non
     assert await ring.count_used() == {"tokens_per_minute": 0, "tokens_per_day": 0}
 
 
-async def test_what_the_provider_says_in_an_answer_is_kept_to() -> None:
-    ring = limit(requests_per_minute=500)
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 500}, {}])
+async def test_what_the_provider_says_in_an_answer_is_kept_to(limits: dict[str, int]) -> None:
+    ring = limit(**limits)
     reading = QuotaReading("requests", "minute", 500, 0, 40.0)
     ring.answer = ProviderAnswer("fine", "scripted-1", "stop", Usage(8, 4), quota=(reading,))
     await ring.ask()
@@ -247,8 +248,9 @@ async def test_what_the_provider_says_in_an_answer_is_kept_to() -> None:
         await ring.ask(is_last=False)
 
 
-async def test_what_the_provider_says_in_a_refusal_is_kept_to() -> None:
-    ring = limit(requests_per_minute=500)
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 500}, {}])
+async def test_what_the_provider_says_in_a_refusal_is_kept_to(limits: dict[str, int]) -> None:
+    ring = limit(**limits)
     refused = LLMRateLimitedError("slow down")
     refused.quota = (QuotaReading("requests", "minute", 500, 0, 40.0),)
     ring.answer = refused
