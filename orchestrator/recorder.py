@@ -4,6 +4,7 @@ An outcome, its answer, its attempts and the failed request change together in o
 and failures share it with those of other jobs.
 """
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -43,16 +44,16 @@ class Recorder:
         # Made anew for each run, a logger costs more than all else here, even one that has nothing to say.
         self._log = log.bind()
 
-    async def record(self, claim: Claim, outcome: Outcome) -> Outcome:
+    def record(self, claim: Claim, outcome: Outcome) -> Awaitable[Outcome]:
         """Make the outcome the job's, if this run still owns it; returns what the job then has.
 
         Repeated until the database takes it: an answer that was paid for is not dropped over an outage.
         """
         if isinstance(outcome, (Succeeded, Failed)):
-            return await self._record_final(claim, outcome)
+            return self._record_final(claim, outcome)
         if isinstance(outcome, Crashed):
-            return await patiently(lambda: self._record_crash(claim, outcome.last_words))
-        return await patiently(lambda: self._record(claim, outcome))
+            return patiently(lambda: self._record_crash(claim, outcome.last_words))
+        return patiently(lambda: self._record(claim, outcome))
 
     async def note(self, claim: Claim, surprise: Exception) -> None:
         """Keep what was seen of a run that crashed in the midst of others; its lease says when it is over."""

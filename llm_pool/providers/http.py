@@ -8,7 +8,7 @@ import asyncio
 import json
 import ssl
 from asyncio import AbstractEventLoop, BaseEventLoop
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -101,19 +101,19 @@ class Connections:
         """Making one takes about 15 ms: make one."""
         return ssl.create_default_context()
 
-    async def post_json(
+    def post_json(
         self, url: str, headers: Mapping[str, str], body: Mapping[str, object], timeout_seconds: float
-    ) -> HttpAnswer:
+    ) -> Awaitable[HttpAnswer]:
         """
         Raises:
             LLMTimeoutError: no answer within `timeout_seconds`.
             LLMConnectionError, LLMBrokenAnswerError: as `post`.
         """
-        return await self._ask("POST", url, {**headers, "Content-Type": _JSON}, dump_json(body), timeout_seconds)
+        return self._ask("POST", url, {**headers, "Content-Type": _JSON}, dump_json(body), timeout_seconds)
 
-    async def get_json(self, url: str, headers: Mapping[str, str], timeout_seconds: float) -> HttpAnswer:
+    def get_json(self, url: str, headers: Mapping[str, str], timeout_seconds: float) -> Awaitable[HttpAnswer]:
         """Raises what `post_json` raises."""
-        return await self._ask("GET", url, headers, None, timeout_seconds)
+        return self._ask("GET", url, headers, None, timeout_seconds)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> RawAnswer:
         """Takes as long as it takes; whoever calls sets the bound.
@@ -148,22 +148,22 @@ class Connections:
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_seconds: float
     ) -> HttpAnswer:
-        lateness = LLMTimeoutError(f"no answer within {timeout_seconds:g} s")
+        build_lateness = partial(_build_lateness, timeout_seconds)
         ends_at = asyncio.get_running_loop().time() + timeout_seconds
         address = read_address(url)
         request = build_request(method, address, headers, body)
-        conversation = self._kept.take(address.place) or await self._connect(address, ends_at, lateness)
+        conversation = self._kept.take(address.place) or await self._connect(address, ends_at, build_lateness)
         try:
             conversation.ask(request)
-            answered = await conversation.read_until(ends_at, lateness)
+            answered = await conversation.read_until(ends_at, build_lateness)
             return HttpAnswer(conversation.status, conversation.headers, parse_json(answered))
         finally:
             self._kept.put_back(address.place, conversation)
 
     async def _connect(
-        self, address: Address, ends_at: float = inf, lateness: LLMTimeoutError | None = None
+        self, address: Address, ends_at: float = inf, build_lateness: Callable[[], LLMTimeoutError] | None = None
     ) -> Conversation:
-        """`lateness` is raised if there is no connection at `ends_at`, a moment of the loop's clock."""
+        """What `build_lateness` gives is raised if there is no connection at `ends_at`, a moment of the loop's clock."""
         loop = asyncio.get_running_loop()
         gives_up_at = loop.time() + self._connect_seconds
         try:
@@ -177,11 +177,15 @@ class Connections:
                     **_choose_options(loop),
                 )
         except OSError as error:
-            if isinstance(error, TimeoutError) and lateness is not None and ends_at < gives_up_at:
-                raise lateness from error
+            if isinstance(error, TimeoutError) and build_lateness is not None and ends_at < gives_up_at:
+                raise build_lateness() from error
             raise refuse(f"{address.place} cannot be reached: {str(error) or type(error).__name__}") from error
         self._kept.add(conversation)
         return conversation
+
+
+def _build_lateness(timeout_seconds: float) -> LLMTimeoutError:
+    return LLMTimeoutError(f"no answer within {timeout_seconds:g} s")
 
 
 def _choose_options(loop: AbstractEventLoop) -> dict[str, Any]:

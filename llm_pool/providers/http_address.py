@@ -16,9 +16,9 @@ USUAL_LINES: Final = "Accept: */*\r\nAccept-Encoding: gzip\r\n"
 AGENT_LINE: Final = "User-Agent: llmyard\r\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Address:
-    """A URL, taken apart."""
+    """A URL, taken apart; one is kept for each, and known by its identity."""
 
     place: str
     """Where to connect, for people and as a key."""
@@ -83,11 +83,17 @@ def build_request(method: str, address: Address, headers: Mapping[str, str], bod
     Raises:
         LLMConnectionError: a header holds the end of a line, behind which it could say anything.
     """
-    said = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = _build_head(method, address, tuple(headers.items()))
+    return b"%b\r\n" % head if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+@lru_cache(maxsize=1024)
+def _build_head(method: str, address: Address, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """All but how long the body is, which alone changes from call to call."""
+    said = "".join([f"{name}: {value}\r\n" for name, value in headers])
     if said.count("\n") != len(headers) or said.count("\r") != len(headers):
         raise refuse(f"a header for {address.place} holds the end of a line")
-    usual = USUAL_LINES if address.account is None or "Authorization" in headers else USUAL_LINES + address.account
-    agent = "" if "user-agent" in headers else AGENT_LINE
-    length = "" if body is None else f"Content-Length: {len(body)}\r\n"
-    head = f"{method} {address.target} HTTP/1.1\r\nHost: {address.host_shown}\r\n{usual}{agent}{said}{length}\r\n"
-    return head.encode() + (body or b"")
+    names = {name for name, _ in headers}
+    usual = USUAL_LINES if address.account is None or "Authorization" in names else USUAL_LINES + address.account
+    agent = "" if "user-agent" in names else AGENT_LINE
+    return f"{method} {address.target} HTTP/1.1\r\nHost: {address.host_shown}\r\n{usual}{agent}{said}".encode()

@@ -7,6 +7,7 @@ does for a call (docs/decisions/0021-http-without-a-client.md); what is left out
 import asyncio
 import socket
 import zlib
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, Protocol, cast
 
@@ -97,14 +98,14 @@ class Conversation(asyncio.Protocol):
         """The body, or what is left of it."""
         self._is_read_whole = True
         self._go_on_reading()
-        while not self._is_answered:
+        while self._stage is not _Stage.WHOLE:
             await self._hear()
         return b"".join(self._pieces)
 
-    async def read_until(self, moment: float, lateness: LLMError) -> bytes:
-        """The same, or `lateness` where it is not whole by a moment of the loop's clock."""
+    async def read_until(self, moment: float, build_lateness: Callable[[], LLMError]) -> bytes:
+        """The same; raises what `build_lateness` gives where it is not whole by a moment of the loop's clock."""
         # asyncio.timeout() would cost as much as half of what is done here for a call.
-        timer = self._loop.call_at(moment, self._give_up, lateness)
+        timer = self._loop.call_at(moment, self._give_up, build_lateness)
         try:
             return await self.read_whole()
         finally:
@@ -123,7 +124,7 @@ class Conversation(asyncio.Protocol):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_answered:  # whatever it is, it was not asked for
+        if self._stage is _Stage.WHOLE:  # whatever it is, it was not asked for
             self.close()
             return
         try:
@@ -207,22 +208,19 @@ class Conversation(asyncio.Protocol):
         self._head_bytes = self._read_bytes = self._unread_bytes = 0
         self._is_read_whole = self._keeps = False
 
-    async def _hear(self) -> None:
-        """Until something has come that is waited for."""
+    def _hear(self) -> "asyncio.Future[None]":
+        """Done when something has come that is waited for."""
         if self._fault is not None:
             raise self._fault
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _give_up(self, lateness: LLMError) -> None:
-        self._fail(lateness)
+    def _give_up(self, build_lateness: Callable[[], LLMError]) -> None:
+        self._fail(build_lateness())
         self._tell()
 
     def _fail(self, fault: LLMError) -> None:

@@ -5,7 +5,7 @@ runs out, and the job's crash count decides whether another worker may have it.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -141,13 +141,13 @@ class Runner:
         finally:
             del self._asking[key]
 
-    async def _ask(self, claim: Claim, request: CompletionRequest) -> CompletionResponse:
+    def _ask(self, claim: Claim, request: CompletionRequest) -> Awaitable[CompletionResponse]:
         """Among all others, unless the job may kill them."""
         is_foreign = self._pool.runs_foreign_code(request.model)
         is_alone = is_suspect(claim.crash_count, runs_foreign_code=is_foreign)
         if is_alone or (is_foreign and self._suspects.distrusts(request.model)):
-            return await self._suspects.complete(Suspect(claim.job_id, claim.crash_count), request)
-        return await self._pool.complete(request)
+            return self._suspects.complete(Suspect(claim.job_id, claim.crash_count), request)
+        return self._pool.complete(request)
 
     async def _join(self, delivery: Delivery) -> Outcome:
         """Another run has the job, or had it: let this task have the same answer, now or later."""

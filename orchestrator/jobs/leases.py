@@ -1,8 +1,7 @@
 """Keeps the leases of this worker process alive: one statement a beat, whatever the number of runs."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Final
 from uuid import UUID
 
@@ -41,15 +40,9 @@ class LeaseKeeper:
         self._interrupt = interrupt
         self._held: set[tuple[UUID, int]] = set()
 
-    @contextmanager
-    def hold(self, claim: Claim) -> Iterator[None]:
+    def hold(self, claim: Claim) -> "_Hold":
         """Renew this claim's lease while the block runs."""
-        key = (claim.job_id, claim.run)
-        self._held.add(key)
-        try:
-            yield
-        finally:
-            self._held.discard(key)
+        return _Hold(self._held, (claim.job_id, claim.run))
 
     async def keep(self) -> None:
         """Beat until cancelled; a beat that is lost is made up for as soon as the database can be reached again."""
@@ -85,3 +78,17 @@ class LeaseKeeper:
             kept = await sweeps.renew_leases(connection, runs, lease_seconds=self.lease_seconds)
             lost = frozenset(job_id for job_id, _ in runs) - kept
             return lost, await sweeps.find_cancelled(connection, lost) if lost else frozenset()
+
+
+class _Hold:
+    """One run among those that are held, while the block runs."""
+
+    def __init__(self, held: set[tuple[UUID, int]], run: tuple[UUID, int]) -> None:
+        self._held = held
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._held.add(self._run)
+
+    def __exit__(self, *_: object) -> None:
+        self._held.discard(self._run)
