@@ -61,7 +61,7 @@ class Appetite:
         if MAINTENANCE_QUEUE in queues:
             most[MAINTENANCE_QUEUE] = SWEEPS_AT_ONCE
         if BULK_QUEUE in queues:
-            most[BULK_QUEUE] = int(self._workload.has_room_for_slice(self._singles(), self._pool.count("run_slice")))
+            most[BULK_QUEUE] = self._workload.find_room_for_slices(self._singles(), self._pool.count("run_slice"))
         return {queue: count for queue, count in most.items() if count > 0}
 
     def has_room(self) -> bool:

@@ -133,7 +133,9 @@ class Channel(redis_transport.Channel):
 
     _client_of_pool: Any = None
     _is_waiting = False
+    _has_waited_in_vain = False
     _asked: Sequence[str] = ()
+    _asked_at = 0.0
     _in_poll: Any
     _brpop_sent_at: Any = 0.0
 
@@ -157,17 +159,20 @@ class Channel(redis_transport.Channel):
         most = self.appetite.find_most(queues)
         if not most:
             return
-        self._asked = tuple(most)
+        now = monotonic()
+        if self._has_waited_in_vain:
+            self._is_waiting = self._asked_at + LOOK_SECONDS > now and most.keys() <= set(self._asked)
         wait_seconds = self.appetite.find_wait_seconds() or timeout or self.brpop_timeout
-        command = self._build_wait(wait_seconds) if self._is_waiting else self._build_take(most)
+        command = self._build_wait(wait_seconds) if self._is_waiting else self._build_take(most, now)
         self._in_poll = self.client.connection
-        self._brpop_sent_at = monotonic()
+        self._brpop_sent_at = now
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._is_waiting:
             self._end_wait(**options)
             raise Empty
+        self._has_waited_in_vain = False
         found = self._read_reply("EVAL", **options)
         if self.on_poll is not None:
             self.on_poll(self._asked)
@@ -179,7 +184,8 @@ class Channel(redis_transport.Channel):
             self.connection._deliver(read_entry(bytes_to_str(entry)), queue)
         return True
 
-    def _build_take(self, most: Mapping[str, int]) -> tuple[Any, ...]:
+    def _build_take(self, most: Mapping[str, int], now: float) -> tuple[Any, ...]:
+        self._asked, self._asked_at = tuple(most), now
         lists = {self._q_for_pri(queue, priority): most[queue] for priority in self.priority_steps for queue in most}
         keys = (self.unacked_key, self.unacked_index_key, *lists)
         return ("EVAL", _TAKE, len(keys), *keys, time(), *lists.values())
@@ -189,9 +195,9 @@ class Channel(redis_transport.Channel):
         return ("BLMOVE", self._asked[0], self._asked[0], "RIGHT", "RIGHT", timeout)
 
     def _end_wait(self, **options: Any) -> None:
-        """Whatever it answers, a message or that there was none, is only a reason to look."""
+        """A message, or that there was none, is only a reason to look; the latter, where there is more to look for."""
         self._is_waiting = False
-        self._read_reply("BLMOVE", **options)
+        self._has_waited_in_vain = self._read_reply("BLMOVE", **options) is None
 
     def _read_reply(self, command: str, **options: Any) -> Any:
         try:

@@ -229,6 +229,32 @@ def work_with(url: str, appetite: Appetite) -> Iterator[Worker]:
         yield worker
 
 
+def count_takes(broker: redis.Redis) -> int:
+    return int(broker.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
+
+
+def test_who_waited_in_vain_waits_on_until_there_is_room_for_more(
+    redis_url: str, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appetite = Appetite(celery=1)
+    appetite.wait_seconds = 0.02
+    with work_with(redis_url, appetite) as worker:
+        before = count_takes(broker)
+        for _ in range(5):
+            worker.poll()
+            worker.read()
+        assert count_takes(broker) == before + 1
+        appetite.most = {"celery": 1, "bulk": 1}
+        worker.poll()
+        worker.read()
+        assert count_takes(broker) == before + 2
+        monkeypatch.setattr(redis_transport, "LOOK_SECONDS", 0.0)
+        for _ in range(2):
+            worker.poll()
+            worker.read()
+        assert count_takes(broker) == before + 3
+
+
 def test_as_many_as_there_is_room_for_come_in_one_round_trip(redis_url: str, broker: redis.Redis) -> None:
     with work_with(redis_url, Appetite(celery=3, maintenance=2, bulk=1)) as worker:
         send(redis_url, *range(5))
