@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.attempts import Attempt, QuotaReading, Usage
 from shared.errors import InputError
@@ -226,8 +226,7 @@ class ProviderChunk:
     """The model said something to itself: it is not still, though nothing of it is handed on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """Who answered a request, and at what cost."""
 
     provider: str

@@ -8,8 +8,7 @@ A slice is a group already, and is claimed by itself.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,8 +31,7 @@ _ANSWERED: Final = (JobState.SUCCEEDED, JobState.FAILED)
 StepT = TypeVar("StepT")
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(NamedTuple):
     claim: Claim
     ending: Ending
 
@@ -41,8 +39,7 @@ class _End:
 _Step = NewJob | WaitingJob | _End
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """What became of a run's ending."""
 
     counts: bool

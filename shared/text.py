@@ -23,6 +23,8 @@ def find_fault(text: str) -> TextFault | None:
     """None for nearly every text there is."""
     if "\x00" in text:
         return _NUL
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:

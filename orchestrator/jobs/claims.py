@@ -9,7 +9,7 @@ lock each other out, as both take them in one order.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -31,8 +31,7 @@ class NewJob:
     """Tells a claim that was made, and whose answer was lost, from somebody else's."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingJob:
+class WaitingJob(NamedTuple):
     """A job that has its row, as a message or a slice names it."""
 
     job_id: UUID
@@ -42,8 +41,7 @@ class WaitingJob:
     """As above."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
+class ClaimedJob(NamedTuple):
     """A claim without what was asked, which the system role may not read."""
 
     job_id: UUID

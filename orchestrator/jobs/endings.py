@@ -177,7 +177,7 @@ def _build_parameters(ended: Sequence[tuple[Run, Ending]]) -> dict[str, Any]:
         "job_ids": [run.job_id for run, _ in ended],
         "runs": [run.run for run, _ in ended],
         "tenant_ids": [run.tenant_id for run, _ in ended],
-        "states": [ending.state.value for ending in endings],
+        "states": [ending.state for ending in endings],
         "are_final": [ending.state.is_final for ending in endings],
         "outcomes": [ending.outcome for ending in endings],
         "results": [None if ending.result is None else _write(ending.result) for ending in endings],
