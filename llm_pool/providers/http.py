@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from llm_pool.providers.http_address import Address, build_request, read_address, refuse
 from llm_pool.providers.http_conversation import Conversation
+from llm_pool.providers.http_deadlines import Deadlines
 from llm_pool.providers.http_keeping import KeptConversations
 from shared.errors import LLMTimeoutError
 
@@ -94,6 +95,7 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._largest_answer_bytes = largest_answer_bytes
         self._kept = KeptConversations()
+        self._deadlines = Deadlines()
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
@@ -142,6 +144,7 @@ class Connections:
     async def aclose(self) -> None:
         """Whoever still waits for an answer is told that there will be none."""
         self._kept.close()
+        self._deadlines.close()
         await asyncio.sleep(0)  # the loop closes sockets at its next turn
 
     async def _ask(
@@ -154,9 +157,11 @@ class Connections:
         conversation = self._kept.take(address.place) or await self._connect(address, ends_at, build_lateness)
         try:
             conversation.ask(request)
-            answered = await conversation.read_until(ends_at, build_lateness)
+            self._deadlines.add(conversation, ends_at, lambda: conversation.give_up(build_lateness()))
+            answered = await conversation.read_whole()
             return HttpAnswer(conversation.status, conversation.headers, parse_json(answered))
         finally:
+            self._deadlines.discard(conversation)
             self._kept.put_back(address.place, conversation)
 
     async def _connect(

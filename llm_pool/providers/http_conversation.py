@@ -7,7 +7,6 @@ does for a call (docs/decisions/0021-http-without-a-client.md); what is left out
 import asyncio
 import socket
 import zlib
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, Protocol, cast
 
@@ -102,14 +101,10 @@ class Conversation(asyncio.Protocol):
             await self._hear()
         return b"".join(self._pieces)
 
-    async def read_until(self, moment: float, build_lateness: Callable[[], LLMError]) -> bytes:
-        """The same; raises what `build_lateness` gives where it is not whole by a moment of the loop's clock."""
-        # asyncio.timeout() would cost as much as half of what is done here for a call.
-        timer = self._loop.call_at(moment, self._give_up, build_lateness)
-        try:
-            return await self.read_whole()
-        finally:
-            timer.cancel()
+    def give_up(self, fault: LLMError) -> None:
+        """Have what waits here raise that, unless the answer has come."""
+        self._fail(fault)
+        self._tell()
 
     def close(self) -> None:
         """At once: what has not been sent, or not been read, is given up."""
@@ -218,10 +213,6 @@ class Conversation(asyncio.Protocol):
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _give_up(self, build_lateness: Callable[[], LLMError]) -> None:
-        self._fail(build_lateness())
-        self._tell()
 
     def _fail(self, fault: LLMError) -> None:
         """The first fault counts; none does where the answer has come."""

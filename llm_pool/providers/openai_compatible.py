@@ -28,6 +28,7 @@ class OpenAICompatibleProvider(BaseProvider):
         self._deployment = deployment
         self._connections = connections
         self._base_url = base_url.rstrip("/")
+        self._chat_url = f"{self._base_url}/chat/completions"
         self._preset = preset
         self._headers = {"Content-Type": "application/json"}
         if deployment.api_key is not None:
@@ -35,29 +36,26 @@ class OpenAICompatibleProvider(BaseProvider):
 
     async def complete(self, request: CompletionRequest, timeout_seconds: float) -> ProviderAnswer:
         body = build_chat_body(request, self._deployment, self._preset)
-        answer = await self._post("chat/completions", body, timeout_seconds)
+        answer = await self._connections.post_json(self._chat_url, self._headers, body, timeout_seconds)
+        self._check(answer)
         return read_answer(answer.document, self._deployment.model, self._read_quota(answer))
 
     def stream(self, request: CompletionRequest) -> AsyncGenerator[ProviderChunk, None]:
         body = dump_json(build_stream_body(request, self._deployment, self._preset))
-        opening = self._connections.open("POST", f"{self._base_url}/chat/completions", self._headers, body)
+        opening = self._connections.open("POST", self._chat_url, self._headers, body)
         return relay_events(opening, self._begin, ChatStream().read)
 
     async def embed(self, request: EmbeddingRequest, timeout_seconds: float) -> EmbeddingAnswer:
         if "embed" not in self.capabilities:
             return await super().embed(request, timeout_seconds)
         body = build_embedding_body(request, self._deployment, self._preset)
-        answer = await self._post("embeddings", body, timeout_seconds)
+        url = f"{self._base_url}/embeddings"
+        answer = await self._connections.post_json(url, self._headers, body, timeout_seconds)
+        self._check(answer)
         return read_vectors(answer.document, self._deployment.model, len(request.inputs), self._read_quota(answer))
 
     async def is_healthy(self, timeout_seconds: float) -> bool:
         return await is_somebody_there(self._connections, f"{self._base_url}/models", self._headers, timeout_seconds)
-
-    async def _post(self, path: str, body: dict[str, object], timeout_seconds: float) -> HttpAnswer:
-        url = f"{self._base_url}/{path}"
-        answer = await self._connections.post_json(url, self._headers, body, timeout_seconds)
-        self._check(answer)
-        return answer
 
     async def _begin(self, answer: OpenAnswer) -> ProviderChunk:
         """What the beginning of a stream says; some answer whole all the same, be it an error or not."""

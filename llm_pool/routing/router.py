@@ -56,24 +56,18 @@ class Router:
         self._reach: dict[tuple[str, frozenset[Capability]], tuple[Reach, ...]] = {}
 
     async def __call__(self, call: Call) -> Response:
-        try:
-            return await self._walk(call)
-        except LLMError as error:
-            error.attempts = tuple(call.attempts)
-            raise
-
-    async def _walk(self, call: Call) -> Response:
         failures: list[_Failure] = []
         for attempt in self._plan(call, failures):
             if self._clock.monotonic() >= call.deadline:
-                raise LLMTimeoutError(f"no answer within {call.deadline - call.entered_at:g} s")
+                late = LLMTimeoutError(f"no answer within {call.deadline - call.entered_at:g} s")
+                raise _with_attempts(late, call)
             try:
                 return self._respond(attempt, await self._measure(attempt))
             except LLMError as error:
                 if not error.falls_back and error.falls_back_as not in attempt.group.fall_back_on:
-                    raise
+                    raise _with_attempts(error, call)
                 failures.append(_Failure(attempt, error))
-        raise _sum_up(failures)
+        raise _with_attempts(_sum_up(failures), call)
 
     def _plan(self, call: Call, failures: list[_Failure]) -> Iterator[AttemptCall]:
         """Each deployment once, ordered when its group's turn comes, by what is then known.
@@ -149,6 +143,11 @@ class Router:
                 cost_usd=sum_costs(attempts),
             )
         )
+
+
+def _with_attempts(error: LLMError, call: Call) -> LLMError:
+    error.attempts = tuple(call.attempts)
+    return error
 
 
 def _choose_worth_waiting_for(failures: list[_Failure], group: ModelGroup) -> list[AttemptCall]:
