@@ -20,7 +20,7 @@ from shared.errors import LLMYardError
 
 AHEAD_SECONDS: Final = 0.5
 """What is answered in this time is claimed ahead: calls that began together end together, and all want a successor."""
-SLICES_AHEAD_SECONDS: Final = 0.1
+SLICES_AHEAD_SECONDS: Final = 0.05
 """Of a quick model: to ask the broker for a slice costs as much as some jobs, so several are taken by one look."""
 REMEMBERED_SECONDS: Final = 4.0
 """How far back answers count for how often they come."""

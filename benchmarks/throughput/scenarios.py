@@ -52,7 +52,7 @@ class Scenario:
         return min(system.jobs_per_second, self.ideal or system.jobs_per_second)
 
 
-FAST: Final = 500
+FAST: Final = 1000
 """Jobs a second of a peer that may be the best of them."""
 
 

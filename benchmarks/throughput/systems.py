@@ -144,7 +144,7 @@ OURS: Final = System(
     ("celery", "kombu", "redis", "httptools", "asyncpg"),
     "llmyard_producer.py",
     start_ours,
-    jobs_per_second=1000,
+    jobs_per_second=2500,
     template=OUR_TABLES,
     count_query=COUNT_RESULTS,
     find_query=FIND_RESULTS,
@@ -156,7 +156,7 @@ BULK: Final = replace(
     title="**llmyard**, `llmyard batch run`: 100 jobs a message",
     short_title="llmyard, bulk",
     file="llmyard_bulk.py",
-    jobs_per_second=3500,
+    jobs_per_second=7000,
 )
 FLOOR: Final = System(
     "floor",
@@ -166,7 +166,7 @@ FLOOR: Final = System(
     ("aiohttp", "asyncpg"),
     "floor.py",
     start_floor,
-    jobs_per_second=6000,
+    jobs_per_second=14000,
 )
 TASKIQ: Final = System(
     "taskiq",
@@ -176,7 +176,7 @@ TASKIQ: Final = System(
     ("taskiq", "taskiq-redis", "redis", "aiohttp", "asyncpg"),
     "taskiq_streams.py",
     start_taskiq,
-    jobs_per_second=800,
+    jobs_per_second=1800,
 )
 SAQ: Final = System(
     "saq",
@@ -186,7 +186,7 @@ SAQ: Final = System(
     ("saq", "redis", "aiohttp", "asyncpg"),
     "saq_redis.py",
     start_saq,
-    jobs_per_second=700,
+    jobs_per_second=1500,
 )
 ARQ: Final = System(
     "arq",
@@ -196,7 +196,7 @@ ARQ: Final = System(
     ("arq", "redis", "aiohttp", "asyncpg"),
     "arq_redis.py",
     start_arq,
-    jobs_per_second=700,
+    jobs_per_second=900,
 )
 DRAMATIQ: Final = System(
     "dramatiq",
@@ -206,7 +206,7 @@ DRAMATIQ: Final = System(
     ("dramatiq", "redis", "aiohttp", "asyncpg"),
     "dramatiq_redis.py",
     start_dramatiq,
-    jobs_per_second=700,
+    jobs_per_second=1500,
 )
 PROCRASTINATE: Final = System(
     "procrastinate",
@@ -216,7 +216,7 @@ PROCRASTINATE: Final = System(
     ("procrastinate", "psycopg", "aiohttp", "asyncpg"),
     "procrastinate_postgres.py",
     start_procrastinate,
-    jobs_per_second=350,
+    jobs_per_second=600,
     prepare=lambda binaries: (*name_procrastinate(binaries), "schema", "--apply"),
 )
 CELERY: Final = System(
