@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer
 
 from orchestrator import event_loop
+from orchestrator.batches.records import SLICE_LINES
 from orchestrator.beat import MAINTENANCE_QUEUE
 from orchestrator.celery_app import BULK_QUEUE, JOBS_QUEUE
 from orchestrator.dispatch import tell_failure
@@ -61,7 +63,8 @@ class Appetite:
         if MAINTENANCE_QUEUE in queues:
             most[MAINTENANCE_QUEUE] = SWEEPS_AT_ONCE
         if BULK_QUEUE in queues:
-            most[BULK_QUEUE] = self._workload.find_room_for_slices(self._singles(), self._pool.count("run_slice"))
+            jobs = self._workload.find_room_in_slices(self._singles(), self._pool.count("run_slice"))
+            most[BULK_QUEUE] = ceil(jobs / SLICE_LINES)
         return {queue: count for queue, count in most.items() if count > 0}
 
     def has_room(self) -> bool:

@@ -21,12 +21,14 @@ from kombu.utils.encoding import bytes_to_str
 
 from orchestrator.garbled import as_envelope, read_entry
 
-# KEYS: unacked, unacked_index, then the lists in their order. ARGV: now, then the most to take of each list. What is no
-# message is handed out unrecorded: it will be kept as evidence, and nobody waits for it.
+# KEYS: unacked, unacked_index, then the lists in their order. ARGV: now, the moment before which whoever has a message
+# has given no sign of life for too long, then the most to take of each list. Answers whether there is such a message,
+# then lists and what was found on them. What is no message is handed out unrecorded: it will be kept as evidence, and
+# nobody waits for it.
 _TAKE: Final = """
-local found = {}
+local found = {#redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, 1)}
 for i = 3, #KEYS do
-  for _ = 1, tonumber(ARGV[i - 1]) do
+  for _ = 1, tonumber(ARGV[i]) do
     local entry = redis.call('RPOP', KEYS[i])
     if not entry then break end
     local is_json, message = pcall(cjson.decode, entry)
@@ -115,10 +117,13 @@ class QoS(redis_transport.QoS):
         A message that came back while its job still ran would be acknowledged, for both, by whoever got it. Were the
         first one killed after it had committed, and before it had told the result, no message would be left to tell it.
         """
-        if self.channel.works_on_what_it_has() and (in_hand := list(self._delivered)):
+        works = self.channel.works_on_what_it_has()
+        if works and (in_hand := self._delivered.keys() - self._dirty):
             with self.channel.conn_or_acquire() as client:
                 client.zadd(self.unacked_index_key, dict.fromkeys(in_hand, time()), xx=True)
-        super().restore_visible(*arguments, **options)
+        # kombu's own way to find that there is none takes three round trips, each second, of each worker.
+        if self.channel.may_find_abandoned or not works:
+            super().restore_visible(*arguments, **options)
 
 
 class Channel(redis_transport.Channel):
@@ -130,6 +135,8 @@ class Channel(redis_transport.Channel):
     """Of the worker that consumes from it."""
     on_poll: Callable[[Sequence[str]], None] | None = None
     """Told of the queues whenever the server has answered whether there is a message on one of them."""
+    may_find_abandoned = True
+    """Messages that dead workers had taken; as the server last said."""
 
     _client_of_pool: Any = None
     _is_waiting = False
@@ -173,7 +180,8 @@ class Channel(redis_transport.Channel):
             self._end_wait(**options)
             raise Empty
         self._has_waited_in_vain = False
-        found = self._read_reply("EVAL", **options)
+        may_find_abandoned, *found = self._read_reply("EVAL", **options)
+        self.may_find_abandoned = bool(may_find_abandoned)
         if self.on_poll is not None:
             self.on_poll(self._asked)
         if not found:
@@ -188,7 +196,8 @@ class Channel(redis_transport.Channel):
         self._asked, self._asked_at = tuple(most), now
         lists = {self._q_for_pri(queue, priority): most[queue] for priority in self.priority_steps for queue in most}
         keys = (self.unacked_key, self.unacked_index_key, *lists)
-        return ("EVAL", _TAKE, len(keys), *keys, time(), *lists.values())
+        now_by_all = time()
+        return ("EVAL", _TAKE, len(keys), *keys, now_by_all, now_by_all - self.visibility_timeout, *lists.values())
 
     def _build_wait(self, timeout: float) -> tuple[Any, ...]:
         """On one list, as BLMOVE knows no more: the first asked for, as a second's delay does no harm to the others."""

@@ -11,11 +11,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil, exp
+from math import exp
 from time import monotonic
 from typing import Final
 
-from orchestrator.batches.records import SLICE_LINES
 from shared.errors import LLMYardError
 
 AHEAD_SECONDS: Final = 0.5
@@ -86,13 +85,12 @@ class Workload:
         """For how many more single jobs, of which the consumer has so many in hand."""
         return self._size + self._ahead - max(0, singles_in_hand - self._answered_singles)
 
-    def find_room_for_slices(self, singles_in_hand: int, slices_in_hand: int) -> int:
-        """For how many more slices: as many as it takes that no slot stays empty until the broker is asked again."""
+    def find_room_in_slices(self, singles_in_hand: int, slices_in_hand: int) -> int:
+        """For how many jobs of further slices: that no slot stays empty until the broker is asked again."""
         if slices_in_hand > self._slices:  # nobody knows yet how many jobs are in one that has not begun
             return 0
         more_ahead = max(0, round(self._pace.read(self._clock()) * SLICES_AHEAD_SECONDS) - self._ahead)
-        room = self.find_room(singles_in_hand) + more_ahead - self._unanswered_in_slices
-        return max(0, ceil(room / SLICE_LINES))
+        return self.find_room(singles_in_hand) + more_ahead - self._unanswered_in_slices
 
     async def slice_turn(self) -> None:
         """Wait until slots would stay empty: RabbitMQ hands out slices without being asked."""

@@ -167,7 +167,7 @@ class Connections:
     async def _connect(
         self, address: Address, ends_at: float = inf, build_lateness: Callable[[], LLMTimeoutError] | None = None
     ) -> Conversation:
-        """What `build_lateness` gives is raised if there is no connection at `ends_at`, a moment of the loop's clock."""
+        """What `build_lateness` gives is raised where there is no connection at `ends_at`, by the loop's clock."""
         loop = asyncio.get_running_loop()
         gives_up_at = loop.time() + self._connect_seconds
         try:

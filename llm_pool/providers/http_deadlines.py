@@ -6,7 +6,7 @@ from math import inf
 
 
 class Deadlines:
-    """Of one event loop. The timer is set for the earliest end there was; most calls are answered long before theirs."""
+    """Of one event loop. The timer is set for the earliest end; most calls are answered long before theirs."""
 
     def __init__(self) -> None:
         self._ends: dict[object, tuple[float, Callable[[], object]]] = {}

@@ -60,14 +60,15 @@ class Router:
         for attempt in self._plan(call, failures):
             if self._clock.monotonic() >= call.deadline:
                 late = LLMTimeoutError(f"no answer within {call.deadline - call.entered_at:g} s")
-                raise _with_attempts(late, call)
+                raise _add_attempts(late, call)
             try:
                 return self._respond(attempt, await self._measure(attempt))
             except LLMError as error:
                 if not error.falls_back and error.falls_back_as not in attempt.group.fall_back_on:
-                    raise _with_attempts(error, call)
+                    _add_attempts(error, call)
+                    raise
                 failures.append(_Failure(attempt, error))
-        raise _with_attempts(_sum_up(failures), call)
+        raise _add_attempts(_sum_up(failures), call)
 
     def _plan(self, call: Call, failures: list[_Failure]) -> Iterator[AttemptCall]:
         """Each deployment once, ordered when its group's turn comes, by what is then known.
@@ -145,7 +146,7 @@ class Router:
         )
 
 
-def _with_attempts(error: LLMError, call: Call) -> LLMError:
+def _add_attempts(error: LLMError, call: Call) -> LLMError:
     error.attempts = tuple(call.attempts)
     return error
 

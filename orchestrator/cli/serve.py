@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from types import FrameType
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.server import ServerState
 
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
@@ -15,15 +17,29 @@ STOP_SECONDS: Final = 5
 """Somebody who waits for a result holds a connection open; a stop must not wait for them longer than this."""
 
 
-TICK_SECONDS: Final = 1.0
-"""The date in the headers of answers is to the second."""
+class DatedState(ServerState):
+    """Looks at the clock when an answer is written, and not each second in case one might be."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._config = config
+        super().__init__()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every answer."""
+        return [(b"date", formatdate(usegmt=True).encode()), *self._config.encoded_headers]
+
+    @default_headers.setter
+    def default_headers(self, _: list[tuple[bytes, bytes]]) -> None:
+        """uvicorn would have them as they were when it last looked."""
 
 
 class QuietServer(uvicorn.Server):
-    """Sleeps while nobody asks: uvicorn's own looks ten times a second whether its end is wanted."""
+    """Sleeps while nobody asks: uvicorn's own looks ten times a second what time it is, and whether it is to end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.server_state = DatedState(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end_wanted = asyncio.Event()
 
@@ -36,12 +52,7 @@ class QuietServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Until the end is wanted."""
         self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(0):
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._end_wanted.wait()
-            except TimeoutError:
-                continue
+        await self._end_wanted.wait()
 
 
 def serve(open_app: Callable[[Settings], Awaitable[FastAPI]], host: str, port: int) -> None:

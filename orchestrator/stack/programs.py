@@ -17,8 +17,11 @@ def build_migrate_command() -> tuple[str, ...]:
 
 
 def build_worker_command(hostname: str, log_level: str = "INFO") -> tuple[str, ...]:
-    """Pool and concurrency come from the application's settings."""
-    return (*_CELERY, "worker", f"--loglevel={log_level}", f"--hostname={hostname}")
+    """Pool and concurrency come from the application's settings.
+
+    Nobody here elects a leader: that is what each worker would hear the heartbeats of all others for.
+    """
+    return (*_CELERY, "worker", f"--loglevel={log_level}", f"--hostname={hostname}", "--without-gossip")
 
 
 def build_kept_command(command: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from uuid_utils.compat import uuid7
-
 from llm_pool.call import DEFAULT_RUN, Call, RunConfig, TokenEstimate
 from llm_pool.catalog import ModelGroup
 from llm_pool.middleware.cache import Cache

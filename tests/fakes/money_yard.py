@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from uuid import uuid4
 
 from llm_pool.asks import ask_stream, ask_vectors, ask_whole
 from llm_pool.call import AskProvider, AttemptCall, Call, RunConfig, TokenEstimate, compose

@@ -34,6 +34,7 @@ class Worker:
         self.consumer = Consumer(self.channel, QUEUES, on_message=self.taken.append, accept=["json"])
         self.consumer.consume()
         # Every worker has what waits for messages of dead ones; here only the tests decide when.
+        self.restore_visible = self.channel.qos.restore_visible
         self.channel.qos.restore_visible = lambda *_, **__: None
 
     def poll(self) -> None:
@@ -106,6 +107,44 @@ def test_what_a_dead_worker_had_taken_comes_back_as_it_was(redis_url: str, broke
         assert message.payload == {"n": 1}
         message.ack()
         assert (broker.hlen("unacked"), broker.zcard("unacked_index"), broker.llen("celery")) == (0, 0, 0)
+
+
+def count_calls(broker: redis.Redis, command: str) -> int:
+    return int(broker.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+def test_messages_of_dead_workers_are_looked_for_where_the_server_says_that_there_are_some(
+    redis_url: str, broker: redis.Redis
+) -> None:
+    with work(redis_url) as dead:
+        send(redis_url, "hello")
+        dead.poll()
+        dead.die()
+    with work(redis_url) as worker:
+        worker.poll()
+        worker.read()
+        before = count_calls(broker, "set")
+        worker.restore_visible()
+        assert count_calls(broker, "set") == before, "whoever has it may still live: there is no need for the mutex"
+        (tag,) = broker.hkeys("unacked")
+        broker.zadd("unacked_index", {tag: time.time() - worker.channel.visibility_timeout - 1})
+        worker.channel._is_waiting = False
+        worker.poll()
+        worker.read()
+        worker.restore_visible()
+        assert (broker.llen("celery"), broker.hlen("unacked")) == (1, 0)
+
+
+def test_only_what_is_still_in_hand_is_said_to_be(redis_url: str, broker: redis.Redis) -> None:
+    with work(redis_url) as worker:
+        send(redis_url, "hello")
+        (message,) = worker.take(1)
+        before = count_calls(broker, "zadd")
+        worker.restore_visible()
+        assert count_calls(broker, "zadd") == before + 1
+        message.ack()
+        worker.restore_visible()
+        assert count_calls(broker, "zadd") == before + 1
 
 
 def test_messages_come_in_the_order_they_were_sent(redis_url: str) -> None:
@@ -229,30 +268,26 @@ def work_with(url: str, appetite: Appetite) -> Iterator[Worker]:
         yield worker
 
 
-def count_takes(broker: redis.Redis) -> int:
-    return int(broker.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
-
-
 def test_who_waited_in_vain_waits_on_until_there_is_room_for_more(
     redis_url: str, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     appetite = Appetite(celery=1)
     appetite.wait_seconds = 0.02
     with work_with(redis_url, appetite) as worker:
-        before = count_takes(broker)
+        before = count_calls(broker, "eval")
         for _ in range(5):
             worker.poll()
             worker.read()
-        assert count_takes(broker) == before + 1
+        assert count_calls(broker, "eval") == before + 1
         appetite.most = {"celery": 1, "bulk": 1}
         worker.poll()
         worker.read()
-        assert count_takes(broker) == before + 2
+        assert count_calls(broker, "eval") == before + 2
         monkeypatch.setattr(redis_transport, "LOOK_SECONDS", 0.0)
         for _ in range(2):
             worker.poll()
             worker.read()
-        assert count_takes(broker) == before + 3
+        assert count_calls(broker, "eval") == before + 3
 
 
 def test_as_many_as_there_is_room_for_come_in_one_round_trip(redis_url: str, broker: redis.Redis) -> None:

@@ -66,6 +66,10 @@ def test_some_jobs_are_left_for_a_worker_that_is_idle(pool: TaskPool) -> None:
     assert find_most(TaskPool(limit=3200), slots=3200)[0] == (JOBS_QUEUE, 100)
 
 
+def test_as_many_slices_are_taken_as_fill_the_slots() -> None:
+    assert dict(find_most(TaskPool(limit=250), slots=250))[BULK_QUEUE] == 3
+
+
 @pytest.mark.parametrize("tasks", [{"handle_message": 3}, {"run_job": 3}, {"run_job": 1, "handle_message": 2}])
 def test_jobs_in_hand_take_room_however_they_came(pool: TaskPool, tasks: dict[str, int]) -> None:
     with in_hand(pool, **tasks):

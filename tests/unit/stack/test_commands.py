@@ -57,5 +57,5 @@ def test_the_workers_concurrency_goes_by_its_settings(started: Started, monkeypa
     monkeypatch.setenv("DATABASE_URL", "postgresql://host")
     assert call(monkeypatch, "worker", "--concurrency", "3") == 0
     [(command, environment)] = started
-    assert command[-3:] == ("worker", "--loglevel=INFO", "--hostname=llmyard@%h")
+    assert command[-4:] == ("worker", "--loglevel=INFO", "--hostname=llmyard@%h", "--without-gossip")
     assert environment["LLMYARD_CONCURRENCY"] == "3"
