@@ -8,7 +8,7 @@ from benchmarks.throughput.systems import OURS, Crew
 
 CALL_SECONDS: Final = 2.0
 SIZES: Final = (64, 512, 2000)
-WAVES: Final = 5
+WAVES: Final = 15
 """Jobs for each place; fewer in the short form."""
 SHORT_WAVES: Final = 3
 LEAST_SHARE: Final = 0.9
