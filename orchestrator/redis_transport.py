@@ -182,6 +182,8 @@ class Channel(redis_transport.Channel):
         self._has_waited_in_vain = False
         may_find_abandoned, *found = self._read_reply("EVAL", **options)
         self.may_find_abandoned = bool(may_find_abandoned)
+        if self.may_find_abandoned:  # at once, as the next time kombu does so by itself may be a second off
+            self.connection.cycle.maybe_restore_messages()
         if self.on_poll is not None:
             self.on_poll(self._asked)
         if not found:

@@ -40,7 +40,7 @@ DATABASE_ERRORS: Final = (
 )
 """Whatever a transaction may raise that is not a mistake in Python."""
 
-LONGEST_SECONDS: Final = 15.0
+LONGEST_SECONDS: Final = 12.0
 """A transaction takes milliseconds. One whose connection is half open would never end, and keep its job for ever."""
 GOODBYE_SECONDS: Final = 2.0
 

@@ -128,10 +128,10 @@ def test_messages_of_dead_workers_are_looked_for_where_the_server_says_that_ther
         assert count_calls(broker, "set") == before, "whoever has it may still live: there is no need for the mutex"
         (tag,) = broker.hkeys("unacked")
         broker.zadd("unacked_index", {tag: time.time() - worker.channel.visibility_timeout - 1})
+        worker.channel.qos.restore_visible = worker.restore_visible
         worker.channel._is_waiting = False
         worker.poll()
         worker.read()
-        worker.restore_visible()
         assert (broker.llen("celery"), broker.hlen("unacked")) == (1, 0)
 
 
