@@ -146,11 +146,9 @@ class MemoryPermits:
 
     async def reserve(self, need: Need, waited_seconds: float | None = None) -> Permit | Refusal:
         now = self._clock.monotonic()
-        tally = self._tallies.get(need.deployment)
-        if tally is None:
-            if need.limits == NO_LIMITS:
-                return Permit(need, now)
-            tally = self._open_tally(need.deployment)
+        if not self.counts(need.deployment, need.limits):
+            return Permit(need, now)
+        tally = self._open_tally(need.deployment)
         tally.refresh(need.limits, now)
         since = now - (waited_seconds or 0.0)
         ahead = tally.find_claim_before(need, since, now)
